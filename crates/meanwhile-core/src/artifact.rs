@@ -1,0 +1,158 @@
+//! Answers too large for a row: plain files named by the hash of what they hold.
+//!
+//! A file is complete and on the disk before a row names it, so no row ever points at nothing. A file that no row names is
+//! left over from a crash; it does no harm, and goes with the next answer of the same content that expires.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::Json;
+
+/// Answers up to this size, in bytes, live in the job's row.
+pub const ROW_MAX: usize = 64 * 1024;
+
+/// A file younger than this is never removed: a job that will name it may be about to commit.
+const YOUNG: Duration = Duration::from_secs(3600);
+
+/// The folder of artifacts.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    root: PathBuf,
+}
+
+impl Artifacts {
+    /// The artifacts under `root`, which is made when the first one is written.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Artifacts {
+        Artifacts { root: root.into() }
+    }
+
+    /// Keeps a text and returns its name. Returns only after the file and its name are on the disk.
+    ///
+    /// # Errors
+    /// Whatever the file system says; then nothing is kept.
+    pub async fn keep(&self, text: Json) -> io::Result<String> {
+        let artifacts = self.clone();
+        unblock(move || artifacts.keep_now(text.get().as_bytes())).await
+    }
+
+    /// The text of this name.
+    ///
+    /// # Errors
+    /// Whatever the file system says, or `InvalidData` if the file is not what was kept.
+    pub async fn read(&self, digest: &str) -> io::Result<Json> {
+        let path = self.path(digest)?;
+        let digest = digest.to_owned();
+        unblock(move || {
+            let text = fs::read_to_string(&path)?;
+            if blake3::hash(text.as_bytes()).to_hex().as_str() != digest {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", path.display())));
+            }
+            serde_json::value::RawValue::from_string(text).map_err(io::Error::from)
+        })
+        .await
+    }
+
+    /// Removes what no job refers to any more. What cannot be removed is left, for it does no harm.
+    pub async fn remove(&self, digest: &str) {
+        let Ok(path) = self.path(digest) else { return };
+        let _ = unblock(move || {
+            let written = fs::metadata(&path)?.modified()?;
+            if SystemTime::now().duration_since(written).is_ok_and(|age| age > YOUNG) {
+                fs::remove_file(&path)?;
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    fn path(&self, digest: &str) -> io::Result<PathBuf> {
+        if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{digest}` names no artifact")));
+        }
+        let (shelf, name) = digest.split_at(2);
+        Ok(self.root.join(shelf).join(name))
+    }
+
+    /// Written again even if it is there: the new age of the file protects it from being removed meanwhile.
+    fn keep_now(&self, bytes: &[u8]) -> io::Result<String> {
+        let digest = blake3::hash(bytes).to_hex().to_string();
+        let path = self.path(&digest)?;
+        let shelf = path.parent().unwrap_or(&self.root);
+        make_private_folder(shelf)?;
+        let draft = shelf.join(format!(".{}-{}", &digest[2..18], crate::Handle::random()));
+        let written = write_and_sync(&draft, bytes).and_then(|()| fs::rename(&draft, &path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&draft);
+            return Err(error);
+        }
+        sync_folder(shelf)?;
+        Ok(digest)
+    }
+}
+
+fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn make_private_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+async fn unblock<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::suite::json;
+
+    #[tokio::test]
+    async fn what_is_kept_is_read_back_and_damage_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::new(folder.path().join("artifacts"));
+        let digest = artifacts.keep(json(r#"{"a": 1.0}"#)).await.unwrap();
+        assert_eq!(artifacts.keep(json(r#"{"a": 1.0}"#)).await.unwrap(), digest);
+        assert_eq!(artifacts.read(&digest).await.unwrap().get(), r#"{"a": 1.0}"#);
+        artifacts.remove(&digest).await;
+        assert!(artifacts.read(&digest).await.is_ok(), "a young file stays");
+        fs::write(artifacts.path(&digest).unwrap(), "[]").unwrap();
+        assert_eq!(artifacts.read(&digest).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(artifacts.read("../../etc/passwd").await.is_err());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn files_are_private_and_no_draft_stays() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::new(folder.path().join("artifacts"));
+        let digest = artifacts.keep(json("1")).await.unwrap();
+        let path = artifacts.path(&digest).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let shelf = path.parent().unwrap();
+        assert_eq!(fs::metadata(shelf).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(shelf).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,205 @@
+//! A job once it is committed: its attempts are seen through to an end, and every end is committed under the fence.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::run::{Run, Step};
+use super::{ATTEMPTS_MAX, Engine, interrupted};
+use crate::Json;
+use crate::artifact::{Artifacts, ROW_MAX};
+use crate::executor::Attempt;
+use crate::handle::Handle;
+use crate::job::{AnswerInfo, Failure, FailureKind, Job, Progress, Status};
+use crate::machine::{Op, Outcome, Refused};
+use crate::store::{Store, StoreError};
+
+/// Progress is written at most this often, and more rarely the longer the job runs: a log stays readable, and bounded.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+const PROGRESS_SHARE: u32 = 200;
+
+/// How long the end of a job is offered to a store that fails, in growing steps, before it is given up.
+const COMMIT_PATIENCE: [u64; 8] = [50, 200, 500, 1000, 2000, 5000, 10_000, 30_000];
+
+impl Engine {
+    /// Takes over a committed job whose attempt runs: until its end, in a task of its own.
+    pub(super) fn look_after(
+        self: &Arc<Self>,
+        job: &Job,
+        join_key: Option<&str>,
+        run: Run,
+        latest: Option<Progress>,
+        slot: Option<OwnedSemaphorePermit>,
+    ) {
+        self.remember_join(join_key, job.handle);
+        self.keep_up();
+        let engine = self.clone();
+        let job = job.clone();
+        self.tasks.spawn(async move {
+            engine.see_through(job, run, latest).await;
+            drop(slot);
+        });
+    }
+
+    async fn see_through(self: &Arc<Self>, mut job: Job, mut run: Run, latest: Option<Progress>) {
+        let mut latest = latest;
+        loop {
+            let attempt = self.see_attempt(&job, run, latest.take()).await;
+            let Some(ended) = self.settle(&job, attempt).await else { break };
+            if ended.status != Status::Queued {
+                break;
+            }
+            // Running it again is safe, and the machine has put it back: this process goes on with it.
+            let Some((claimed, next)) = self.claim(job.handle).await else { break };
+            (job, run) = (claimed, next);
+        }
+        self.forget_join(job.handle);
+    }
+
+    /// Begins the next attempt of a queued job; `None` if it is no longer ours to run.
+    pub(super) async fn claim(&self, handle: Handle) -> Option<(Job, Run)> {
+        let op = Op::Claim { peer: self.settings.peer.clone(), lease: self.settings.lease };
+        let job = match self.store.apply(handle, op).await {
+            Ok(job) => job,
+            Err(StoreError::Refused(why)) => {
+                tracing::debug!(%handle, %why, "not started");
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(%handle, %error, "not started");
+                return None;
+            }
+        };
+        let request = self.store.request(handle).await.ok()??;
+        let run = Run::start(&self.executor, handle, request, job.policy.timeout);
+        Some((job, run))
+    }
+
+    async fn see_attempt(&self, job: &Job, mut run: Run, first: Option<Progress>) -> Attempt {
+        let mut changes = self.store.changes().of(job.handle);
+        let began = Instant::now();
+        let mut pending = first;
+        let mut write_at = began;
+        if self.is_unwanted(job).await {
+            run.cancel();
+        }
+        loop {
+            tokio::select! {
+                biased;
+                step = run.next() => match step {
+                    Step::Progress(progress) => pending = Some(progress),
+                    Step::Ended(attempt) => {
+                        self.write_progress(job, pending.take()).await;
+                        return attempt;
+                    }
+                },
+                () = self.interrupt.cancelled() => {
+                    return Attempt::Failed(interrupted("the process that ran it was stopped"));
+                }
+                () = tokio::time::sleep_until(write_at), if pending.is_some() => {
+                    self.write_progress(job, pending.take()).await;
+                    write_at = Instant::now() + PROGRESS_PAUSE.max(began.elapsed() / PROGRESS_SHARE);
+                }
+                () = changes.changed(), if !run.is_cancelled() => {
+                    if self.is_unwanted(job).await {
+                        run.cancel();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether somebody has asked for the job to be cancelled, or it has been taken from this attempt.
+    async fn is_unwanted(&self, job: &Job) -> bool {
+        match self.store.job(job.handle).await {
+            Ok(Some(now)) => {
+                now.cancel_requested_at.is_some() || now.attempt != job.attempt || now.status.is_terminal()
+            }
+            _ => false,
+        }
+    }
+
+    async fn write_progress(&self, job: &Job, progress: Option<Progress>) {
+        let Some(progress) = progress else { return };
+        let op = Op::Progress { attempt: job.attempt, progress };
+        if let Err(error) = self.store.apply(job.handle, op).await {
+            tracing::debug!(handle = %job.handle, %error, "progress was not written");
+        }
+    }
+
+    /// Commits how an attempt ended, and returns the job as it then is; `None` if it could not be told to the store.
+    async fn settle(&self, job: &Job, attempt: Attempt) -> Option<Job> {
+        let op = match attempt {
+            Attempt::Lost(reason) if job.attempt < ATTEMPTS_MAX => Op::Lose { attempt: job.attempt, reason },
+            Attempt::Lost(reason) => {
+                let reason = format!("{reason}; this was attempt {}, the last", job.attempt);
+                self.finish(job, Outcome::Failed(interrupted(&reason)))
+            }
+            Attempt::Answered(answer) => {
+                let outcome = self.keep(answer).await;
+                self.finish(job, outcome)
+            }
+            Attempt::Failed(failure) => self.finish(job, Outcome::Failed(failure)),
+            Attempt::Stopped(known) => self.finish(job, Outcome::Cancelled(known)),
+        };
+        self.commit(job, op).await
+    }
+
+    fn finish(&self, job: &Job, outcome: Outcome) -> Op {
+        Op::Finish { attempt: job.attempt, outcome }
+    }
+
+    /// An answer as it is committed: in the row, or, when it is large, as an artifact that is on the disk before.
+    async fn keep(&self, answer: Json) -> Outcome {
+        let bytes = answer.get().len();
+        if bytes <= ROW_MAX {
+            return Outcome::Completed(answer);
+        }
+        match self.artifacts.keep(answer).await {
+            Ok(digest) => Outcome::CompletedIn(AnswerInfo { bytes: bytes as u64, artifact: Some(digest) }),
+            Err(error) => {
+                let message = format!("the tool answered with {bytes} bytes, which could not be kept: {error}");
+                Outcome::Failed(Failure { kind: FailureKind::Interrupted, message, error: None })
+            }
+        }
+    }
+
+    /// Tells the store, and again if it fails: an end that is not committed would be lost.
+    async fn commit(&self, job: &Job, op: Op) -> Option<Job> {
+        let mut patience = COMMIT_PATIENCE.into_iter();
+        loop {
+            match self.store.apply(job.handle, op.clone()).await {
+                Ok(job) => return Some(job),
+                Err(StoreError::Refused(Refused::Stale { .. } | Refused::Ended(_))) => {
+                    tracing::warn!(handle = %job.handle, attempt = job.attempt, "the job has moved on; this result is dropped");
+                    return None;
+                }
+                Err(error) => {
+                    let Some(wait) = patience.next() else {
+                        tracing::error!(handle = %job.handle, %error, "the end of the job could not be stored; it will end as interrupted");
+                        return None;
+                    };
+                    tracing::warn!(handle = %job.handle, %error, "the end of the job is not stored yet; trying again");
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                }
+            }
+        }
+    }
+}
+
+/// The whole answer of a completed job, wherever it is kept; `None` if it has expired, or the job has no answer.
+///
+/// # Errors
+/// If the store fails, or the artifact cannot be read.
+pub async fn read_answer(store: &dyn Store, artifacts: &Artifacts, job: &Job) -> Result<Option<Json>, StoreError> {
+    let Some(info) = &job.answer else { return Ok(None) };
+    let Some(digest) = &info.artifact else { return store.answer(job.handle).await };
+    match artifacts.read(digest).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::Failed { place: "artifacts".to_owned(), reason: error.to_string() }),
+    }
+}

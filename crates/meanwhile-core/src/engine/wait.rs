@@ -1,0 +1,74 @@
+//! Waiting for jobs: bounded, and over the moment they have ended, whoever ended them.
+
+use std::time::Duration;
+
+use crate::handle::Handle;
+use crate::job::Job;
+use crate::store::{Store, StoreError};
+
+/// What a wait for several jobs is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// One of them has ended.
+    Any,
+    /// All of them have ended.
+    All,
+}
+
+/// Waits until the jobs have ended, at most for `patience`, and returns them as they then are, in the order of `handles`.
+/// A job that does not exist in `scope` is `None`, and is not waited for.
+///
+/// # Errors
+/// If the store cannot be read.
+pub async fn wait(
+    store: &dyn Store,
+    scope: Option<&str>,
+    handles: &[Handle],
+    until: Until,
+    patience: Duration,
+) -> Result<Vec<Option<Job>>, StoreError> {
+    // Subscribed before the first look, so that nothing falls between.
+    let mut subscriptions: Vec<_> = handles.iter().map(|handle| store.changes().of(*handle)).collect();
+    let deadline = tokio::time::sleep(patience);
+    tokio::pin!(deadline);
+    loop {
+        let jobs = look(store, scope, handles).await?;
+        if patience.is_zero() || is_over(&jobs, until) {
+            return Ok(jobs);
+        }
+        tokio::select! {
+            biased;
+            () = any_change(&mut subscriptions) => {}
+            () = &mut deadline => return look(store, scope, handles).await,
+        }
+    }
+}
+
+async fn look(store: &dyn Store, scope: Option<&str>, handles: &[Handle]) -> Result<Vec<Option<Job>>, StoreError> {
+    let mut jobs = Vec::with_capacity(handles.len());
+    for handle in handles {
+        let job = store.job(*handle).await?;
+        jobs.push(job.filter(|job| scope.is_none_or(|scope| job.scope == scope)));
+    }
+    Ok(jobs)
+}
+
+fn is_over(jobs: &[Option<Job>], until: Until) -> bool {
+    let mut known = jobs.iter().flatten().peekable();
+    if known.peek().is_none() {
+        return true;
+    }
+    match until {
+        Until::Any => known.any(|job| job.status.is_terminal()),
+        Until::All => known.all(|job| job.status.is_terminal()),
+    }
+}
+
+async fn any_change(subscriptions: &mut [crate::changes::Subscription]) {
+    let mut changes: Vec<_> = subscriptions.iter_mut().map(|one| Box::pin(one.changed())).collect();
+    std::future::poll_fn(|context| {
+        let woken = changes.iter_mut().any(|change| change.as_mut().poll(context).is_ready());
+        if woken { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}

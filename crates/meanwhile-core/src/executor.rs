@@ -1,0 +1,65 @@
+//! Who does the work: the seam between the engine and whatever runs a tool.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::Json;
+use crate::handle::Handle;
+use crate::job::{Failure, Progress};
+
+/// How many reports of progress may wait for the engine before the tool's next one is dropped.
+pub(crate) const PROGRESS_QUEUE: usize = 64;
+
+/// How one attempt ended, as the executor knows it.
+#[derive(Debug, Clone)]
+pub enum Attempt {
+    /// The tool's own answer, word for word.
+    Answered(Json),
+    /// There is no answer, and there will be none.
+    Failed(Failure),
+    /// The attempt was told to stop. The text says what is known of the work itself.
+    Stopped(String),
+    /// The worker died: whether the work was done is not known.
+    Lost(String),
+}
+
+/// What an attempt is given besides its request.
+#[derive(Debug, Clone)]
+pub struct RunContext {
+    handle: Handle,
+    cancel: CancellationToken,
+    progress: mpsc::Sender<Progress>,
+}
+
+impl RunContext {
+    pub(crate) fn new(handle: Handle, cancel: CancellationToken) -> (RunContext, mpsc::Receiver<Progress>) {
+        let (progress, reports) = mpsc::channel(PROGRESS_QUEUE);
+        (RunContext { handle, cancel, progress }, reports)
+    }
+
+    /// The job's handle. A call that ends inline has one too, though nobody ever hears of it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle
+    }
+
+    /// Resolves when the attempt is to stop.
+    pub async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
+    /// Reports how far the work is. Never waits: if the engine is behind, the report is dropped, for a later one replaces it.
+    pub fn progress(&self, progress: Progress) {
+        let _ = self.progress.try_send(progress);
+    }
+}
+
+/// Runs tools.
+#[async_trait::async_trait]
+pub trait Executor: Send + Sync + 'static {
+    /// Runs one attempt to its end. When [`RunContext::cancelled`] resolves, the executor stops the work as well as it can
+    /// and returns soon, with [`Attempt::Stopped`] or with the answer that came first.
+    async fn run(self: Arc<Self>, request: Json, context: RunContext) -> Attempt;
+}

@@ -1,0 +1,201 @@
+//! What is known about a job.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Json;
+use crate::clock::Timestamp;
+use crate::handle::Handle;
+
+/// Where a job stands. On the wire `queued` and `paused` show as `working` with a status message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Waits for its turn.
+    Queued,
+    /// Held back on request, before its turn.
+    Paused,
+    /// An attempt runs.
+    Working,
+    /// The tool answered; also when the answer says that something went wrong.
+    Completed,
+    /// There is no answer; [`Failure`] says why.
+    Failed,
+    /// Cancelled on request.
+    Cancelled,
+}
+
+impl Status {
+    /// Every status, in the order of a job's life.
+    pub const ALL: [Status; 6] =
+        [Status::Queued, Status::Paused, Status::Working, Status::Completed, Status::Failed, Status::Cancelled];
+
+    /// Whether the job has ended: a terminal status never changes again.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Status::Completed | Status::Failed | Status::Cancelled)
+    }
+
+    /// The name, as it is stored.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Queued => "queued",
+            Status::Paused => "paused",
+            Status::Working => "working",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+            Status::Cancelled => "cancelled",
+        }
+    }
+
+    /// The status with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Status> {
+        Status::ALL.into_iter().find(|status| status.name() == name)
+    }
+}
+
+/// What is to be run, and for whom.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Who may see the job: principal and workspace.
+    pub scope: String,
+    /// The upstream's configured name.
+    pub server: String,
+    /// The tool's name.
+    pub tool: String,
+    /// What the executor is given, word for word.
+    pub request: Json,
+    /// Equal keys in one scope are the same call: while the first is unfinished, a repeat joins it. `None` never joins.
+    pub join_key: Option<String>,
+}
+
+/// How a call may be treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Running it a second time does no harm: an attempt that was lost may be repeated.
+    pub rerun: bool,
+    /// How long an attempt may take; `None` is as long as it takes.
+    pub timeout: Option<Duration>,
+    /// How long a result is kept, counted from the end.
+    pub ttl: Duration,
+}
+
+/// A peer's name: one per process, never reused.
+pub type Peer = String;
+
+/// The latest that a tool said about how far it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// How far.
+    pub progress: f64,
+    /// How far it is to go, if the tool knows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub total: Option<f64>,
+    /// What it is doing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub message: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The upstream refused or broke off with an error of the protocol.
+    Error,
+    /// The worker died, and whether the work was done is not known.
+    Interrupted,
+    /// The call's own time limit ran out.
+    TimedOut,
+}
+
+/// Why there is no answer, in words and, where the upstream gave one, as its own error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind.
+    pub kind: FailureKind,
+    /// In words.
+    pub message: String,
+    /// The upstream's error object, word for word.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<Json>,
+}
+
+/// A peer's timed claim on a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it.
+    pub peer: Peer,
+    /// When it runs out, by the store's clock.
+    pub until: Timestamp,
+}
+
+/// Where the answer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerInfo {
+    /// Size in bytes of JSON text.
+    pub bytes: u64,
+    /// The artifact that holds it, if it is too large for the store's row.
+    pub artifact: Option<String>,
+}
+
+/// A job as every face sees it. Its request and its answer, which may be large, are read apart
+/// ([`crate::Store::request`], [`crate::Store::answer`]).
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The public id.
+    pub handle: Handle,
+    /// Who may see it.
+    pub scope: String,
+    /// The upstream's configured name.
+    pub server: String,
+    /// The tool's name.
+    pub tool: String,
+    /// How it may be treated.
+    pub policy: Policy,
+    /// Where it stands.
+    pub status: Status,
+    /// What is to be said about the status, in one line.
+    pub message: Option<String>,
+    /// The latest progress of the current attempt.
+    pub progress: Option<Progress>,
+    /// How many attempts have begun. No operation ever lowers it, so it is the fence as well: only the current attempt may write.
+    pub attempt: u64,
+    /// Who answers for the job until it has ended.
+    pub lease: Option<Lease>,
+    /// When somebody asked for it to be cancelled.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// Where the answer is, once completed.
+    pub answer: Option<AnswerInfo>,
+    /// Why there is none, once failed.
+    pub failure: Option<Failure>,
+    /// When it was written down.
+    pub created_at: Timestamp,
+    /// When the current attempt began.
+    pub started_at: Option<Timestamp>,
+    /// When anything last changed.
+    pub updated_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// When the agent took the result.
+    pub collected_at: Option<Timestamp>,
+    /// When the result goes, counted from the end.
+    pub expires_at: Option<Timestamp>,
+    /// When it went. What is left is a tombstone.
+    pub expired_at: Option<Timestamp>,
+    /// How many events its log holds.
+    pub events: u32,
+}
+
+impl Job {
+    /// How long the job has run, or ran: from its start to its end, or to `now`.
+    #[must_use]
+    pub fn ran_for(&self, now: Timestamp) -> Duration {
+        match self.started_at {
+            Some(started) => self.finished_at.unwrap_or(now).since(started),
+            None => Duration::ZERO,
+        }
+    }
+}

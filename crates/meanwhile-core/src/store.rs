@@ -1,0 +1,173 @@
+//! Where jobs live. The trait speaks in job commands, not in SQL, so that each store uses all of its engine.
+//!
+//! One suite, [`crate::testing::suite`], says what every store must promise.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Json;
+use crate::changes::Changes;
+use crate::clock::Timestamp;
+use crate::event::{Actor, Event, EventKind};
+use crate::handle::Handle;
+use crate::job::{Call, Job, Lease, Peer, Policy, Status};
+use crate::machine::{Entry, Op, Refused};
+
+/// The most jobs that one [`Store::list`] returns.
+pub const LIST_MAX: usize = 1000;
+
+/// A job to be written down.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// The handle it will have.
+    pub handle: Handle,
+    /// What is to be run.
+    pub call: Call,
+    /// How it may be treated.
+    pub policy: Policy,
+    /// The peer that answers for it.
+    pub peer: Peer,
+    /// For how long before that peer must renew.
+    pub lease: Duration,
+    /// `None`: it waits in the queue. `Some`: its first attempt began then.
+    pub started_at: Option<Timestamp>,
+    /// Whether it may join an unfinished job instead. A call that is running already is too late for that.
+    pub joins: bool,
+}
+
+impl NewJob {
+    /// The job as it is first written, with its first events. For stores.
+    #[must_use]
+    pub fn into_job(self, now: Timestamp) -> (Job, Json, Option<String>, Vec<Entry>) {
+        let NewJob { handle, call, policy, peer, lease, started_at, joins: _ } = self;
+        let mut entries = vec![(Actor::Agent, EventKind::Created)];
+        if started_at.is_some() {
+            entries.push((Actor::System, EventKind::Started { attempt: 1, peer: peer.clone() }));
+        }
+        let job = Job {
+            handle,
+            scope: call.scope,
+            server: call.server,
+            tool: call.tool,
+            policy,
+            status: if started_at.is_some() { Status::Working } else { Status::Queued },
+            message: None,
+            progress: None,
+            attempt: u64::from(started_at.is_some()),
+            lease: Some(Lease { peer, until: now.after(lease) }),
+            cancel_requested_at: None,
+            answer: None,
+            failure: None,
+            created_at: started_at.unwrap_or(now),
+            started_at,
+            updated_at: now,
+            finished_at: None,
+            collected_at: None,
+            expires_at: None,
+            expired_at: None,
+            events: entries.len() as u32,
+        };
+        (job, call.request, call.join_key, entries)
+    }
+}
+
+/// What [`Store::create`] did.
+#[derive(Debug, Clone)]
+pub enum Created {
+    /// The job is committed.
+    New(Job),
+    /// The same call is still unfinished: this is its job, and nothing was created.
+    Joined(Job),
+}
+
+/// Which jobs are wanted, and in which order.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Only this scope; `None` is every scope.
+    pub scope: Option<String>,
+    /// Only these; empty is every status.
+    pub statuses: Vec<Status>,
+    /// At most this many, and never more than [`LIST_MAX`]. The newest come first.
+    pub limit: usize,
+    /// Put ended jobs that nobody has collected before all others.
+    pub uncollected_first: bool,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such job.
+    #[error("there is no job {0}")]
+    NotFound(Handle),
+    /// The job's state does not allow it; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store itself failed: nothing was changed.
+    #[error("the job store at {place} failed: {reason}")]
+    Failed {
+        /// Which store.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The store was written by a newer Meanwhile.
+    #[error("the job store {path} has layout {found}, newer than this program's {known}: upgrade meanwhile, or set MEANWHILE_STATE_DIR to another folder")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+        /// The newest layout that this program knows.
+        known: i64,
+    },
+}
+
+/// Where jobs live. Every method is atomic; a method that returned has made its change durable, except for
+/// [`Op::Progress`], which may be lost with the machine's power.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Writes a job down. If it `joins` and an unfinished job of the same scope has the same join key, nothing is created
+    /// and the oldest of those is returned.
+    async fn create(&self, new: NewJob) -> Result<Created, StoreError>;
+
+    /// Does `op` to a job by [`crate::machine::apply`] and returns the job as it then is.
+    async fn apply(&self, handle: Handle, op: Op) -> Result<Job, StoreError>;
+
+    /// Prolongs the lease of every unfinished job that `peer` answers for.
+    async fn renew(&self, peer: &Peer, lease: Duration) -> Result<(), StoreError>;
+
+    /// The job, or `None` if there never was one.
+    async fn job(&self, handle: Handle) -> Result<Option<Job>, StoreError>;
+
+    /// The request of a job, until it expires.
+    async fn request(&self, handle: Handle) -> Result<Option<Json>, StoreError>;
+
+    /// The answer of a completed job if it is kept in its row; `None` before it completes, when it is an artifact, and once expired.
+    async fn answer(&self, handle: Handle) -> Result<Option<Json>, StoreError>;
+
+    /// The jobs that fit the query.
+    async fn list(&self, query: &Query) -> Result<Vec<Job>, StoreError>;
+
+    /// How many jobs the same peer's queue holds before this one; zero unless it is queued.
+    async fn ahead(&self, handle: Handle) -> Result<u64, StoreError>;
+
+    /// At most `limit` events of a job from after `after`, in order. A job that is not there has none.
+    async fn events(&self, handle: Handle, after: u32, limit: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// At most `limit` unfinished jobs whose lease has run out.
+    async fn abandoned(&self, limit: usize) -> Result<Vec<Job>, StoreError>;
+
+    /// The oldest queued job that `peer` answers for.
+    async fn next_queued(&self, peer: &Peer) -> Result<Option<Handle>, StoreError>;
+
+    /// Ends the life of results whose time is over, at most `limit` of them, and returns the artifacts that no job refers
+    /// to any more.
+    async fn expire(&self, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// The time by this store's clock.
+    fn now(&self) -> Timestamp;
+
+    /// Where this process learns of changes, also of those made by other processes.
+    fn changes(&self) -> &Arc<Changes>;
+}
