@@ -48,7 +48,10 @@ impl Artifacts {
         unblock(move || {
             let text = fs::read_to_string(&path)?;
             if blake3::hash(text.as_bytes()).to_hex().as_str() != digest {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", path.display())));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is damaged", path.display()),
+                ));
             }
             serde_json::value::RawValue::from_string(text).map_err(io::Error::from)
         })

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::Json;
 use crate::handle::Handle;
 use crate::job::{Failure, Progress};
 
-/// How many reports of progress may wait for the engine before the tool's next one is dropped.
+/// How many reports of progress may wait for the engine before the oldest of them is dropped.
 pub(crate) const PROGRESS_QUEUE: usize = 64;
 
 /// How one attempt ended, as the executor knows it.
@@ -30,12 +30,15 @@ pub enum Attempt {
 pub struct RunContext {
     handle: Handle,
     cancel: CancellationToken,
-    progress: mpsc::Sender<Progress>,
+    progress: broadcast::Sender<Progress>,
 }
 
 impl RunContext {
-    pub(crate) fn new(handle: Handle, cancel: CancellationToken) -> (RunContext, mpsc::Receiver<Progress>) {
-        let (progress, reports) = mpsc::channel(PROGRESS_QUEUE);
+    pub(crate) fn new(
+        handle: Handle,
+        cancel: CancellationToken,
+    ) -> (RunContext, broadcast::Receiver<Progress>) {
+        let (progress, reports) = broadcast::channel(PROGRESS_QUEUE);
         (RunContext { handle, cancel, progress }, reports)
     }
 
@@ -50,9 +53,9 @@ impl RunContext {
         self.cancel.cancelled().await;
     }
 
-    /// Reports how far the work is. Never waits: if the engine is behind, the report is dropped, for a later one replaces it.
+    /// Reports how far the work is. Never waits: if the engine is behind, the oldest report is dropped, for the later ones replace it.
     pub fn progress(&self, progress: Progress) {
-        let _ = self.progress.try_send(progress);
+        let _ = self.progress.send(progress);
     }
 }
 

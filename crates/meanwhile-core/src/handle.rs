@@ -57,7 +57,11 @@ impl FromStr for Handle {
     fn from_str(text: &str) -> Result<Handle, NotAHandle> {
         let letters = text.strip_prefix(PREFIX).ok_or(NotAHandle)?.as_bytes();
         let letters: [u8; LETTERS] = letters.try_into().map_err(|_| NotAHandle)?;
-        if letters.iter().all(|letter| ALPHABET.contains(letter)) { Ok(Handle(letters)) } else { Err(NotAHandle) }
+        if letters.iter().all(|letter| ALPHABET.contains(letter)) {
+            Ok(Handle(letters))
+        } else {
+            Err(NotAHandle)
+        }
     }
 }
 

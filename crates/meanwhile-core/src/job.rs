@@ -1,5 +1,6 @@
 //! What is known about a job.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -28,8 +29,14 @@ pub enum Status {
 
 impl Status {
     /// Every status, in the order of a job's life.
-    pub const ALL: [Status; 6] =
-        [Status::Queued, Status::Paused, Status::Working, Status::Completed, Status::Failed, Status::Cancelled];
+    pub const ALL: [Status; 6] = [
+        Status::Queued,
+        Status::Paused,
+        Status::Working,
+        Status::Completed,
+        Status::Failed,
+        Status::Cancelled,
+    ];
 
     /// Whether the job has ended: a terminal status never changes again.
     #[must_use]
@@ -97,6 +104,9 @@ pub struct Progress {
     /// What it is doing.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub message: Option<String>,
+    /// The report word for word, for whoever waits right now. It is not stored.
+    #[serde(skip)]
+    pub verbatim: Option<Arc<str>>,
 }
 
 /// Why there is no answer.

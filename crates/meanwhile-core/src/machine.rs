@@ -89,7 +89,7 @@ pub enum Op {
         /// By whom.
         by: Actor,
     },
-    /// Remember something that changes nothing.
+    /// Remember something that changes no status. Of a cancelled job it is what is then said of it.
     Note {
         /// Who caused it.
         by: Actor,
@@ -152,7 +152,12 @@ pub fn apply(job: &mut Job, op: &Op, now: Timestamp) -> Result<Vec<Entry>, Refus
         Op::Pause { by } => vec![pause(&mut next, *by)?],
         Op::Resume { by } => vec![resume(&mut next, *by)?],
         Op::Collect { by } => collect(&mut next, *by, now)?,
-        Op::Note { by, message } => vec![(*by, EventKind::Noted { message: message.clone() })],
+        Op::Note { by, message } => {
+            if next.status == Status::Cancelled {
+                next.message = Some(message.clone());
+            }
+            vec![(*by, EventKind::Noted { message: message.clone() })]
+        }
         Op::Expire => expire(&mut next, now)?,
     };
     next.updated_at = now;
@@ -179,9 +184,12 @@ fn lease_ran_out(job: &Job, now: Timestamp) -> bool {
 fn claim(job: &mut Job, peer: &Peer, lease: Duration, now: Timestamp) -> Result<Vec<Entry>, Refused> {
     let mut entries = Vec::new();
     match job.status {
-        Status::Queued if lease_ran_out(job, now) || job.lease.as_ref().is_some_and(|held| held.peer == *peer) => {}
+        Status::Queued
+            if lease_ran_out(job, now) || job.lease.as_ref().is_some_and(|held| held.peer == *peer) => {}
         Status::Queued => return Err(Refused::NotNow("another peer answers for it")),
-        Status::Working if !lease_ran_out(job, now) => return Err(Refused::NotNow("another peer is at work on it")),
+        Status::Working if !lease_ran_out(job, now) => {
+            return Err(Refused::NotNow("another peer is at work on it"));
+        }
         Status::Working if job.cancel_requested_at.is_some() => {
             return Err(Refused::NotNow("it is being cancelled: running it again is not wanted"));
         }
@@ -246,7 +254,10 @@ fn fail(job: &mut Job, failure: Failure, now: Timestamp) -> Entry {
 }
 
 fn interrupted(job: &mut Job, reason: &str, now: Timestamp) -> Entry {
-    let message = format!("{reason}; whether the work was done is not known, and running it again is not known to be safe");
+    let mut message = format!("{reason}; whether the work was done is not known");
+    if !job.policy.rerun {
+        message.push_str(", and running it again is not known to be safe");
+    }
     fail(job, Failure { kind: FailureKind::Interrupted, message, error: None }, now)
 }
 
@@ -266,6 +277,9 @@ fn lose(job: &mut Job, reason: &str, now: Timestamp) -> Entry {
     (Actor::System, EventKind::Retried { reason: reason.to_owned() })
 }
 
+/// What is known when a lease has run out.
+const GONE: &str = "the process that ran it is gone";
+
 fn abandon(job: &mut Job, now: Timestamp) -> Result<Entry, Refused> {
     if job.status.is_terminal() {
         return Err(Refused::Ended(job.status));
@@ -274,7 +288,10 @@ fn abandon(job: &mut Job, now: Timestamp) -> Result<Entry, Refused> {
         return Err(Refused::NotNow("a peer answers for it"));
     }
     Ok(match job.status {
-        Status::Working => interrupted(job, "the process that ran it is gone", now),
+        Status::Working if job.cancel_requested_at.is_some() => lose(job, GONE, now),
+        Status::Working => interrupted(job, GONE, now),
+        // Waits to run again.
+        _ if job.attempt > 0 => interrupted(job, GONE, now),
         _ => {
             let message = "never started: the process that held it in its queue is gone".to_owned();
             fail(job, Failure { kind: FailureKind::Interrupted, message, error: None }, now)
@@ -285,7 +302,8 @@ fn abandon(job: &mut Job, now: Timestamp) -> Result<Entry, Refused> {
 fn cancel(job: &mut Job, by: Actor, now: Timestamp) -> Result<Vec<Entry>, Refused> {
     match job.status {
         Status::Queued | Status::Paused => {
-            let message = "cancelled before it started".to_owned();
+            let again = if job.attempt > 0 { " again" } else { "" };
+            let message = format!("cancelled before it started{again}");
             end(job, Status::Cancelled, now);
             job.cancel_requested_at = Some(now);
             job.message = Some(message.clone());

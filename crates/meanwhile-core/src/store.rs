@@ -112,7 +112,9 @@ pub enum StoreError {
         reason: String,
     },
     /// The store was written by a newer Meanwhile.
-    #[error("the job store {path} has layout {found}, newer than this program's {known}: upgrade meanwhile, or set MEANWHILE_STATE_DIR to another folder")]
+    #[error(
+        "the job store {path} has layout {found}, newer than this program's {known}: upgrade meanwhile, or set MEANWHILE_STATE_DIR to another folder"
+    )]
     Newer {
         /// The file.
         path: PathBuf,

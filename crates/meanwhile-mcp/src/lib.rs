@@ -1,1 +1,28 @@
-//! x
+//! The MCP gateway of Meanwhile.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`message`] | what is a message, and how does it pass through unchanged? |
+//! | [`revision`] | what can a peer of this revision do? |
+//! | [`transport`] | how do messages come and go? |
+//! | [`upstream`] | how is the server behind us started, called, and started again? |
+//! | [`catalog`] | which tools does the upstream have, and how do we show them? |
+//! | [`rules`] | which face does a call get, and which limits? |
+//! | [`gateway`] | how are a client and a server joined through the job engine? |
+//! | [`document`], [`preview`], [`slice`](mod@slice) | how is an answer shown that is too large for a model? |
+//! | [`words`] | what does a model read? |
+//!
+//! Invariants: a message that is not ours passes through with nothing but its id changed; only parameters that we own
+//! are parsed; no store is known here, only the engine.
+
+pub mod catalog;
+pub mod document;
+pub mod gateway;
+pub mod message;
+pub mod preview;
+pub mod revision;
+pub mod rules;
+pub mod slice;
+pub mod transport;
+pub mod upstream;
+pub mod words;

@@ -64,7 +64,8 @@ pub async fn control(
     action: Action,
     by: Actor,
 ) -> Result<Controlled, StoreError> {
-    let Some(job) = store.job(handle).await?.filter(|job| scope.is_none_or(|scope| job.scope == scope)) else {
+    let Some(job) = store.job(handle).await?.filter(|job| scope.is_none_or(|scope| job.scope == scope))
+    else {
         return Ok(Controlled::NotFound);
     };
     let op = match action {
@@ -74,7 +75,9 @@ pub async fn control(
     };
     let job = match store.apply(handle, op).await {
         Ok(job) => job,
-        Err(StoreError::Refused(why)) => return Ok(Controlled::Refused(store.job(handle).await?.unwrap_or(job), why)),
+        Err(StoreError::Refused(why)) => {
+            return Ok(Controlled::Refused(store.job(handle).await?.unwrap_or(job), why));
+        }
         Err(error) => return Err(error),
     };
     if action != Action::Cancel || job.status.is_terminal() {

@@ -14,15 +14,17 @@ use crate::artifact::{Artifacts, ROW_MAX};
 use crate::executor::Attempt;
 use crate::handle::Handle;
 use crate::job::{AnswerInfo, Failure, FailureKind, Job, Progress, Status};
-use crate::machine::{Op, Outcome, Refused};
+use crate::machine::{Op, Outcome};
 use crate::store::{Store, StoreError};
 
 /// Progress is written at most this often, and more rarely the longer the job runs: a log stays readable, and bounded.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 const PROGRESS_SHARE: u32 = 200;
 
-/// How long the end of a job is offered to a store that fails, in growing steps, before it is given up.
-const COMMIT_PATIENCE: [u64; 8] = [50, 200, 500, 1000, 2000, 5000, 10_000, 30_000];
+/// The pauses, in milliseconds, after which the end of a job is offered again to a store that fails; the last one again and
+/// again, unless the process is to stop.
+const COMMIT_PAUSES: [u64; 7] = [50, 200, 500, 1000, 2000, 5000, 10_000];
+const LAST_COMMIT_PAUSE: u64 = 30_000;
 
 impl Engine {
     /// Takes over a committed job whose attempt runs: until its end, in a task of its own.
@@ -34,7 +36,7 @@ impl Engine {
         latest: Option<Progress>,
         slot: Option<OwnedSemaphorePermit>,
     ) {
-        self.remember_join(join_key, job.handle);
+        self.remember_join(job, join_key);
         self.keep_up();
         let engine = self.clone();
         let job = job.clone();
@@ -53,29 +55,34 @@ impl Engine {
                 break;
             }
             // Running it again is safe, and the machine has put it back: this process goes on with it.
-            let Some((claimed, next)) = self.claim(job.handle).await else { break };
-            (job, run) = (claimed, next);
+            match self.claim(job.handle).await {
+                Ok(Some(claimed)) => (job, run) = claimed,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(handle = %job.handle, %error, "not started again yet; it waits in the queue");
+                    self.dispatch();
+                    break;
+                }
+            }
         }
         self.forget_join(job.handle);
     }
 
     /// Begins the next attempt of a queued job; `None` if it is no longer ours to run.
-    pub(super) async fn claim(&self, handle: Handle) -> Option<(Job, Run)> {
+    pub(super) async fn claim(&self, handle: Handle) -> Result<Option<(Job, Run)>, StoreError> {
+        // Read before the claim: a job that was claimed must run.
+        let Some(request) = self.store.request(handle).await? else { return Ok(None) };
         let op = Op::Claim { peer: self.settings.peer.clone(), lease: self.settings.lease };
         let job = match self.store.apply(handle, op).await {
             Ok(job) => job,
             Err(StoreError::Refused(why)) => {
                 tracing::debug!(%handle, %why, "not started");
-                return None;
+                return Ok(None);
             }
-            Err(error) => {
-                tracing::error!(%handle, %error, "not started");
-                return None;
-            }
+            Err(error) => return Err(error),
         };
-        let request = self.store.request(handle).await.ok()??;
         let run = Run::start(&self.executor, handle, request, job.policy.timeout);
-        Some((job, run))
+        Ok(Some((job, run)))
     }
 
     async fn see_attempt(&self, job: &Job, mut run: Run, first: Option<Progress>) -> Attempt {
@@ -97,6 +104,7 @@ impl Engine {
                     }
                 },
                 () = self.interrupt.cancelled() => {
+                    run.cancel();
                     return Attempt::Failed(interrupted("the process that ran it was stopped"));
                 }
                 () = tokio::time::sleep_until(write_at), if pending.is_some() => {
@@ -161,31 +169,35 @@ impl Engine {
         match self.artifacts.keep(answer).await {
             Ok(digest) => Outcome::CompletedIn(AnswerInfo { bytes: bytes as u64, artifact: Some(digest) }),
             Err(error) => {
-                let message = format!("the tool answered with {bytes} bytes, which could not be kept: {error}");
+                let message =
+                    format!("the tool answered with {bytes} bytes, which could not be kept: {error}");
                 Outcome::Failed(Failure { kind: FailureKind::Interrupted, message, error: None })
             }
         }
     }
 
-    /// Tells the store, and again if it fails: an end that is not committed would be lost.
+    /// Tells the store, and again for as long as it fails: an end that is not committed would be lost.
     async fn commit(&self, job: &Job, op: Op) -> Option<Job> {
-        let mut patience = COMMIT_PATIENCE.into_iter();
+        let mut pauses = COMMIT_PAUSES.into_iter();
         loop {
-            match self.store.apply(job.handle, op.clone()).await {
+            let error = match self.store.apply(job.handle, op.clone()).await {
                 Ok(job) => return Some(job),
-                Err(StoreError::Refused(Refused::Stale { .. } | Refused::Ended(_))) => {
+                Err(StoreError::Refused(_) | StoreError::NotFound(_)) => {
                     tracing::warn!(handle = %job.handle, attempt = job.attempt, "the job has moved on; this result is dropped");
                     return None;
                 }
-                Err(error) => {
-                    let Some(wait) = patience.next() else {
-                        tracing::error!(handle = %job.handle, %error, "the end of the job could not be stored; it will end as interrupted");
-                        return None;
-                    };
-                    tracing::warn!(handle = %job.handle, %error, "the end of the job is not stored yet; trying again");
-                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                Err(error) => error,
+            };
+            let pause = match pauses.next() {
+                Some(pause) => pause,
+                None if self.interrupt.is_cancelled() => {
+                    tracing::error!(handle = %job.handle, %error, "the end of the job could not be stored; it will end as interrupted");
+                    return None;
                 }
-            }
+                None => LAST_COMMIT_PAUSE,
+            };
+            tracing::warn!(handle = %job.handle, %error, "the end of the job is not stored yet; trying again");
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
 }
@@ -194,7 +206,11 @@ impl Engine {
 ///
 /// # Errors
 /// If the store fails, or the artifact cannot be read.
-pub async fn read_answer(store: &dyn Store, artifacts: &Artifacts, job: &Job) -> Result<Option<Json>, StoreError> {
+pub async fn read_answer(
+    store: &dyn Store,
+    artifacts: &Artifacts,
+    job: &Job,
+) -> Result<Option<Json>, StoreError> {
     let Some(info) = &job.answer else { return Ok(None) };
     let Some(digest) = &info.artifact else { return store.answer(job.handle).await };
     match artifacts.read(digest).await {

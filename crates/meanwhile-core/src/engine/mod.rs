@@ -68,8 +68,9 @@ pub struct Engine {
     settings: Settings,
     slots: Arc<Semaphore>,
     dispatcher: Mutex<queue::Dispatcher>,
-    /// The unfinished jobs that this process runs, by their join key, so that a repeat of a call that was handed off joins it.
-    joinable: Mutex<HashMap<String, Handle>>,
+    /// The unfinished jobs that this process runs, by their scope and join key, the oldest first, so that a repeat of a call
+    /// that was handed off joins it.
+    joinable: Mutex<HashMap<(String, String), Vec<Handle>>>,
     tasks: TaskTracker,
     interrupt: CancellationToken,
     upkeep: OnceLock<()>,
@@ -140,6 +141,7 @@ impl Engine {
                     Step::Ended(Attempt::Lost(reason)) if policy.rerun && attempts < ATTEMPTS_MAX => {
                         tracing::warn!(tool = new.call.tool, reason, "the worker died; running the call again is safe");
                         attempts += 1;
+                        latest = None;
                         run = self.begin(&new);
                     }
                     Step::Ended(Attempt::Lost(reason)) => return Called::Ended(Attempt::Failed(interrupted(&reason))),
@@ -177,26 +179,31 @@ impl Engine {
             Created::Joined(job) => return Ok(Called::Joined(job)),
         };
         match slot {
-            Some(slot) => self.look_after(&job, new.call.join_key.as_deref(), self.begin(&new), None, Some(slot)),
+            Some(slot) => {
+                self.look_after(&job, new.call.join_key.as_deref(), self.begin(&new), None, Some(slot))
+            }
             None => {
-                self.remember_join(new.call.join_key.as_deref(), job.handle);
+                self.remember_join(&job, new.call.join_key.as_deref());
                 self.dispatch();
             }
         }
         Ok(Called::Started(job))
     }
 
-    /// Waits until every job of this process has ended, and nothing waits in its queue.
+    /// Waits until every job of this process has ended, and nothing waits in its queue. A job that is held is not waited
+    /// for; while the store fails, nothing can end.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Ends every job of this process now: what runs is interrupted, what waits is cancelled. Returns when that is committed.
+    /// Ends every job of this process now: what runs is interrupted, what waits or is held is cancelled. Returns when that
+    /// is committed, or when a store that fails has been given its time.
     pub async fn interrupt(&self) {
         self.interrupt.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.cancel_waiting().await;
     }
 
     fn new_job(&self, call: Call, policy: Policy, started_at: Option<Timestamp>) -> NewJob {
@@ -215,28 +222,38 @@ impl Engine {
         Run::start(&self.executor, new.handle, new.call.request.clone(), new.policy.timeout)
     }
 
-    fn joinable(&self) -> std::sync::MutexGuard<'_, HashMap<String, Handle>> {
+    fn joinable(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Vec<Handle>>> {
         self.joinable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember_join(&self, key: Option<&str>, handle: Handle) {
+    fn remember_join(&self, job: &Job, key: Option<&str>) {
         if let Some(key) = key {
-            self.joinable().entry(key.to_owned()).or_insert(handle);
+            self.joinable().entry((job.scope.clone(), key.to_owned())).or_default().push(job.handle);
         }
     }
 
     fn forget_join(&self, handle: Handle) {
-        self.joinable().retain(|_, first| *first != handle);
+        self.joinable().retain(|_, jobs| {
+            jobs.retain(|job| *job != handle);
+            !jobs.is_empty()
+        });
     }
 
     /// The job of this process that the call would repeat. Costs no look at the store unless there is one.
     async fn joined_here(&self, call: &Call) -> Option<Job> {
-        let first = *self.joinable().get(call.join_key.as_ref()?)?;
-        let job = self.store.job(first).await.ok()??;
-        (job.scope == call.scope && !job.status.is_terminal()).then_some(job)
+        let key = (call.scope.clone(), call.join_key.clone()?);
+        let jobs = self.joinable().get(&key)?.clone();
+        for handle in jobs {
+            match self.store.job(handle).await.ok()? {
+                Some(job) if !job.status.is_terminal() => return Some(job),
+                // It ended without a worker of this process: cancelled in the queue, or settled by another peer.
+                _ => self.forget_join(handle),
+            }
+        }
+        None
     }
 
-    /// Whether any job of this process is unfinished.
+    /// Whether no job of this process runs, and none waits in its queue.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.tasks.is_empty()

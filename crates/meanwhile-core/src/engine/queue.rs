@@ -1,12 +1,18 @@
 //! The queue of what starts as a job: in order, as slots fall free.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Engine;
 use crate::event::Actor;
+use crate::job::{Job, Status};
 use crate::machine::Op;
+use crate::store::{LIST_MAX, Query, StoreError};
+
+/// How long the queue stands still when the store fails.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether somebody is handing out slots. It is there only while something waits.
 #[derive(Debug, Default)]
@@ -35,9 +41,7 @@ impl Engine {
         dispatcher.active = true;
         self.keep_up();
         let engine = self.clone();
-        self.tasks.spawn(async move {
-            while engine.hand_out_slots().await {}
-        });
+        self.tasks.spawn(async move { while engine.hand_out_slots().await {} });
     }
 
     /// Runs what is queued until nothing is. Returns whether to look again.
@@ -45,22 +49,16 @@ impl Engine {
         loop {
             let slot = tokio::select! {
                 biased;
-                () = self.interrupt.cancelled() => {
-                    self.cancel_queue().await;
-                    break;
-                }
+                () = self.interrupt.cancelled() => break,
                 slot = self.slots.clone().acquire_owned() => slot.expect("the slots are never closed"),
             };
-            let next = match self.store.next_queued(&self.settings.peer).await {
-                Ok(Some(next)) => next,
-                Ok(None) => break,
+            match self.run_next(slot).await {
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(error) => {
-                    tracing::error!(%error, "the queue cannot be read");
-                    break;
+                    tracing::error!(%error, "the queue stands still; it is tried again");
+                    let _ = tokio::time::timeout(RETRY_PAUSE, self.interrupt.cancelled()).await;
                 }
-            };
-            if let Some((job, run)) = self.claim(next).await {
-                self.look_after(&job, None, run, None, Some(slot));
             }
         }
         let mut dispatcher = self.dispatcher();
@@ -71,12 +69,33 @@ impl Engine {
         false
     }
 
-    async fn cancel_queue(&self) {
-        while let Ok(Some(next)) = self.store.next_queued(&self.settings.peer).await {
-            if self.store.apply(next, Op::Cancel { by: Actor::System }).await.is_err() {
-                break;
+    /// Runs the first of the queue. Returns whether there was one.
+    async fn run_next(self: &Arc<Self>, slot: OwnedSemaphorePermit) -> Result<bool, StoreError> {
+        let Some(next) = self.store.next_queued(&self.settings.peer).await? else { return Ok(false) };
+        if let Some((job, run)) = self.claim(next).await? {
+            self.look_after(&job, None, run, None, Some(slot));
+        }
+        Ok(true)
+    }
+
+    /// The jobs of this process that wait for their turn, or are held.
+    pub(super) async fn waiting(&self) -> Result<Vec<Job>, StoreError> {
+        let statuses = vec![Status::Queued, Status::Paused];
+        let mut jobs = self.store.list(&Query { statuses, limit: LIST_MAX, ..Query::default() }).await?;
+        jobs.retain(|job| job.lease.as_ref().is_some_and(|lease| lease.peer == self.settings.peer));
+        Ok(jobs)
+    }
+
+    pub(super) async fn cancel_waiting(&self) {
+        let waiting = self.waiting().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "what waits could not be cancelled; it will end as interrupted");
+            vec![]
+        });
+        for job in waiting {
+            if let Err(error) = self.store.apply(job.handle, Op::Cancel { by: Actor::System }).await {
+                tracing::error!(handle = %job.handle, %error, "not cancelled");
             }
-            self.forget_join(next);
+            self.forget_join(job.handle);
         }
     }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,10 @@ pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 
 pub(super) struct Run {
     attempt: Pin<Box<dyn Future<Output = Attempt> + Send>>,
-    reports: mpsc::Receiver<Progress>,
+    /// How the attempt ended, while reports from before its end are still to be heard.
+    ended: Option<Attempt>,
+    reports: broadcast::Receiver<Progress>,
+    silent: bool,
     cancel: CancellationToken,
     limit: Option<(Duration, Pin<Box<Sleep>>)>,
     timed_out: bool,
@@ -41,7 +44,7 @@ impl Run {
         let (context, reports) = RunContext::new(handle, cancel.clone());
         let attempt = executor.clone().run(request, context);
         let limit = timeout.map(|after| (after, Box::pin(tokio::time::sleep(after))));
-        Run { attempt, reports, cancel, limit, timed_out: false, grace: None }
+        Run { attempt, ended: None, reports, silent: false, cancel, limit, timed_out: false, grace: None }
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -59,33 +62,60 @@ impl Run {
     /// What happens next. Not to be called again after the end.
     pub(super) async fn next(&mut self) -> Step {
         loop {
+            if let Some(ended) = self.ended.take() {
+                return self.last_step(ended);
+            }
             tokio::select! {
                 biased;
-                Some(progress) = self.reports.recv() => return Step::Progress(progress),
-                attempt = &mut self.attempt => return Step::Ended(self.judge(attempt)),
-                () = expired(self.limit.as_mut().map(|(_, limit)| limit)), if !self.timed_out => {
+                report = self.reports.recv(), if !self.silent => match report {
+                    Ok(progress) => return Step::Progress(progress),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => self.silent = true,
+                },
+                attempt = &mut self.attempt => self.ended = Some(attempt),
+                () = expired(self.limit.as_mut().map(|(_, limit)| limit)), if self.grace.is_none() => {
                     self.timed_out = true;
                     self.cancel();
                 }
                 () = expired(self.grace.as_mut()) => {
-                    let nothing = "told to stop, and gave no sign that it did".to_owned();
-                    return Step::Ended(self.judge(Attempt::Stopped(nothing)));
+                    self.ended = Some(Attempt::Stopped("told to stop, and gave no sign that it did".to_owned()));
                 }
             }
         }
     }
 
-    /// An attempt that was stopped because its time ran out has failed, it was not cancelled. An answer that came all the same counts.
-    fn judge(&self, attempt: Attempt) -> Attempt {
-        match (attempt, &self.limit) {
-            (Attempt::Stopped(known), Some((after, _))) if self.timed_out => {
-                let message = format!("timed out after {after:?}, its configured limit: {known}");
-                Attempt::Failed(Failure { kind: FailureKind::TimedOut, message, error: None })
+    /// The end, or first a report from before it that has not been heard yet.
+    fn last_step(&mut self, ended: Attempt) -> Step {
+        loop {
+            match self.reports.try_recv() {
+                Ok(progress) => {
+                    self.ended = Some(ended);
+                    return Step::Progress(progress);
+                }
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return Step::Ended(self.judge(ended)),
             }
-            (attempt, _) => attempt,
         }
     }
 
+    /// How the attempt ended, in view of what was asked of it. One that was stopped because its time ran out has failed, it
+    /// was not cancelled; one that was lost after it was told to stop is not to run again. An answer that came all the same counts.
+    fn judge(&self, attempt: Attempt) -> Attempt {
+        let known = match attempt {
+            Attempt::Stopped(known) => known,
+            Attempt::Lost(reason) if self.is_cancelled() => {
+                format!("told to stop, and lost its worker: {reason}")
+            }
+            other => return other,
+        };
+        match &self.limit {
+            Some((after, _)) if self.timed_out => {
+                let message = format!("timed out after {after:?}, its configured limit: {known}");
+                Attempt::Failed(Failure { kind: FailureKind::TimedOut, message, error: None })
+            }
+            _ => Attempt::Stopped(known),
+        }
+    }
 }
 
 async fn expired(timer: Option<&mut Pin<Box<Sleep>>>) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::artifact::Artifacts;
+use crate::job::Status;
 use crate::machine::Op;
 use crate::store::{Store, StoreError};
 
@@ -20,7 +21,9 @@ impl Engine {
         let engine = Arc::downgrade(self);
         tokio::spawn(async move {
             while let Some(engine) = engine.upgrade() {
-                engine.renew().await;
+                if let Err(error) = engine.renew().await {
+                    tracing::warn!(%error, "leases were not renewed; it is tried again");
+                }
                 if let Err(error) = sweep(&*engine.store, &engine.artifacts).await {
                     tracing::warn!(%error, "upkeep of the job store failed; it is tried again");
                 }
@@ -30,13 +33,18 @@ impl Engine {
         });
     }
 
-    async fn renew(self: &Arc<Self>) {
-        if self.is_idle() {
-            return;
+    /// Renews the leases of this peer, also of what is only held.
+    async fn renew(self: &Arc<Self>) -> Result<(), StoreError> {
+        let waiting = self.waiting().await?;
+        if self.is_idle() && waiting.is_empty() {
+            return Ok(());
         }
-        if let Err(error) = self.store.renew(&self.settings.peer, self.settings.lease).await {
-            tracing::warn!(%error, "leases were not renewed; it is tried again");
+        self.store.renew(&self.settings.peer, self.settings.lease).await?;
+        if waiting.iter().any(|job| job.status == Status::Queued) {
+            // Another process may have let it go, and only this one can run it.
+            self.dispatch();
         }
+        Ok(())
     }
 }
 
@@ -47,7 +55,9 @@ impl Engine {
 pub async fn sweep(store: &dyn Store, artifacts: &Artifacts) -> Result<(), StoreError> {
     for job in store.abandoned(BATCH).await? {
         match store.apply(job.handle, Op::Abandon).await {
-            Ok(job) => tracing::info!(handle = %job.handle, tool = job.tool, "settled a job whose process is gone"),
+            Ok(job) => {
+                tracing::info!(handle = %job.handle, tool = job.tool, "settled a job whose process is gone")
+            }
             // Its peer came back, or another one was faster.
             Err(StoreError::Refused(_) | StoreError::NotFound(_)) => {}
             Err(error) => return Err(error),

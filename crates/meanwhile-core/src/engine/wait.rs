@@ -44,7 +44,11 @@ pub async fn wait(
     }
 }
 
-async fn look(store: &dyn Store, scope: Option<&str>, handles: &[Handle]) -> Result<Vec<Option<Job>>, StoreError> {
+async fn look(
+    store: &dyn Store,
+    scope: Option<&str>,
+    handles: &[Handle],
+) -> Result<Vec<Option<Job>>, StoreError> {
     let mut jobs = Vec::with_capacity(handles.len());
     for handle in handles {
         let job = store.job(*handle).await?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::Json;
 use crate::changes::Changes;
 use crate::clock::{Clock, Timestamp};
 use crate::event::Event;
@@ -11,7 +12,6 @@ use crate::handle::Handle;
 use crate::job::{Job, Lease, Peer, Status};
 use crate::machine::{self, Entry, Op, Outcome};
 use crate::store::{Created, LIST_MAX, NewJob, Query, Store, StoreError};
-use crate::Json;
 
 struct Row {
     seq: u64,
@@ -105,7 +105,8 @@ impl Store for MemoryStore {
         }
         let seq = rows.len() as u64;
         let (job, request, join_key, entries) = new.into_job(now);
-        let mut row = Row { seq, job: job.clone(), request: Some(request), join_key, answer: None, events: vec![] };
+        let mut row =
+            Row { seq, job: job.clone(), request: Some(request), join_key, answer: None, events: vec![] };
         row.append(entries, now);
         rows.insert(job.handle, row);
         drop(rows);
@@ -149,7 +150,9 @@ impl Store for MemoryStore {
                 && (query.statuses.is_empty() || query.statuses.contains(&job.status))
         });
         if query.uncollected_first {
-            jobs.sort_by_key(|job| !(job.status.is_terminal() && job.collected_at.is_none() && job.expired_at.is_none()));
+            jobs.sort_by_key(|job| {
+                !(job.status.is_terminal() && job.collected_at.is_none() && job.expired_at.is_none())
+            });
         }
         jobs.truncate(query.limit.min(LIST_MAX));
         Ok(jobs)
@@ -157,10 +160,13 @@ impl Store for MemoryStore {
 
     async fn ahead(&self, handle: Handle) -> Result<u64, StoreError> {
         let rows = self.rows();
-        let Some(row) = rows.get(&handle).filter(|row| row.job.status == Status::Queued) else { return Ok(0) };
+        let Some(row) = rows.get(&handle).filter(|row| row.job.status == Status::Queued) else {
+            return Ok(0);
+        };
         let peer = |job: &Job| job.lease.as_ref().map(|lease| lease.peer.clone());
-        let before =
-            |other: &&Row| other.job.status == Status::Queued && other.seq < row.seq && peer(&other.job) == peer(&row.job);
+        let before = |other: &&Row| {
+            other.job.status == Status::Queued && other.seq < row.seq && peer(&other.job) == peer(&row.job)
+        };
         Ok(rows.values().filter(before).count() as u64)
     }
 
@@ -193,7 +199,9 @@ impl Store for MemoryStore {
         }
         let gone = jobs.into_iter().filter_map(|job| job.answer?.artifact);
         let kept = |digest: &String| {
-            let holds = |row: &Row| row.job.answer.as_ref().is_some_and(|info| info.artifact.as_ref() == Some(digest));
+            let holds = |row: &Row| {
+                row.job.answer.as_ref().is_some_and(|info| info.artifact.as_ref() == Some(digest))
+            };
             self.rows().values().any(holds)
         };
         Ok(gone.filter(|digest| !kept(digest)).collect())

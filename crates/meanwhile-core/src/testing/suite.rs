@@ -2,17 +2,19 @@
 //!
 //! A store's own tests call [`store_suite!`](crate::store_suite) with a way to open it; each promise is then a test of its own.
 
+#![expect(clippy::unwrap_used, reason = "a promise that is not kept is to fail its test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ManualClock;
+use crate::Json;
 use crate::clock::Clock;
 use crate::event::{Actor, EventKind};
 use crate::handle::Handle;
 use crate::job::{AnswerInfo, Call, Failure, FailureKind, Policy, Progress, Status};
 use crate::machine::{Op, Outcome, PROGRESS_EVENTS_MAX, Refused};
 use crate::store::{Created, NewJob, Query, Store, StoreError};
-use crate::Json;
 
 const LEASE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(3600);
@@ -81,7 +83,8 @@ pub async fn a_job_lives_from_queue_to_collection(store: Arc<dyn Store>, clock: 
     let handle = create(&*store, new_job("me", None)).await;
     let attempt = claim(&*store, handle, "one").await.unwrap();
     assert_eq!(attempt, 1);
-    let progress = Progress { progress: 1.5, total: Some(3.0), message: Some("half".to_owned()) };
+    let progress =
+        Progress { progress: 1.5, total: Some(3.0), message: Some("half".to_owned()), verbatim: None };
     let job = store.apply(handle, Op::Progress { attempt, progress: progress.clone() }).await.unwrap();
     assert_eq!(job.progress, Some(progress));
     clock.advance(Duration::from_secs(7));
@@ -97,7 +100,11 @@ pub async fn a_job_lives_from_queue_to_collection(store: Arc<dyn Store>, clock: 
     assert_eq!(job.collected_at, Some(clock.now()));
     assert_eq!(job.answer.unwrap().bytes, answer.len() as u64);
     assert!(job.lease.is_none());
-    assert_eq!(store.answer(handle).await.unwrap().unwrap().get(), answer, "the answer is kept word for word");
+    assert_eq!(
+        store.answer(handle).await.unwrap().unwrap().get(),
+        answer,
+        "the answer is kept word for word"
+    );
     let kinds: Vec<EventKind> =
         store.events(handle, 0, 100).await.unwrap().into_iter().map(|event| event.kind).collect();
     assert!(matches!(
@@ -127,7 +134,9 @@ pub async fn a_failure_is_kept_with_its_error(store: Arc<dyn Store>, _clock: Man
 /// An unfinished job with the same key is joined; another scope, a missing key and an ended job are not.
 pub async fn a_repeat_joins_while_the_first_is_unfinished(store: Arc<dyn Store>, _clock: ManualClock) {
     let first = create(&*store, new_job("me", Some("k"))).await;
-    let Created::Joined(job) = store.create(new_job("me", Some("k"))).await.unwrap() else { panic!("did not join") };
+    let Created::Joined(job) = store.create(new_job("me", Some("k"))).await.unwrap() else {
+        panic!("did not join")
+    };
     assert_eq!(job.handle, first);
     create(&*store, new_job("you", Some("k"))).await;
     create(&*store, new_job("me", Some("other"))).await;
@@ -139,7 +148,9 @@ pub async fn a_repeat_joins_while_the_first_is_unfinished(store: Arc<dyn Store>,
     running.started_at = Some(store.now());
     running.joins = false;
     create(&*store, running).await;
-    let Created::Joined(job) = store.create(new_job("me", Some("k"))).await.unwrap() else { panic!("did not join") };
+    let Created::Joined(job) = store.create(new_job("me", Some("k"))).await.unwrap() else {
+        panic!("did not join")
+    };
     assert_eq!(job.handle, first, "the oldest is joined");
     store.apply(first, completed(attempt, "1")).await.unwrap();
     assert!(matches!(store.create(new_job("me", Some("k"))).await.unwrap(), Created::Joined(_)));
@@ -256,7 +267,10 @@ pub async fn an_expired_result_leaves_a_tombstone(store: Arc<dyn Store>, clock: 
     clock.advance(TTL - Duration::from_secs(1));
     assert!(store.expire(10).await.unwrap().is_empty());
     clock.advance(Duration::from_secs(1));
-    assert!(store.expire(10).await.unwrap().is_empty(), "the answer was in its row: no artifact is left over");
+    assert!(
+        store.expire(10).await.unwrap().is_empty(),
+        "the answer was in its row: no artifact is left over"
+    );
     let job = store.job(handle).await.unwrap().unwrap();
     assert!(job.expired_at.is_some() && job.answer.is_none());
     assert!(store.answer(handle).await.unwrap().is_none());
@@ -309,7 +323,7 @@ pub async fn the_log_is_bounded_and_keeps_its_ends(store: Arc<dyn Store>, _clock
     let handle = create(&*store, new_job("me", None)).await;
     let attempt = claim(&*store, handle, "one").await.unwrap();
     for step in 0..PROGRESS_EVENTS_MAX + 10 {
-        let progress = Progress { progress: f64::from(step), total: None, message: None };
+        let progress = Progress { progress: f64::from(step), ..Progress::default() };
         store.apply(handle, Op::Progress { attempt, progress }).await.unwrap();
     }
     store.apply(handle, completed(attempt, "1")).await.unwrap();

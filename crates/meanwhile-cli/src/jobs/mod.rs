@@ -1,0 +1,269 @@
+//! `meanwhile jobs`: look at jobs and control them, from any terminal, while wrappers run or afterwards.
+
+mod show;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use meanwhile_core::artifact::Artifacts;
+use meanwhile_core::engine::{Action, Controlled, control, read_answer, sweep};
+use meanwhile_core::store::{LIST_MAX, Query};
+use meanwhile_core::{Actor, Handle, Job, Status, Store};
+use serde_json::Value;
+
+use self::show::{event_json, event_line, job_json, job_lines, table};
+use crate::state::State;
+
+const NO_SUCH_JOB: u8 = 3;
+const NO_RESULT: u8 = 4;
+const EVENTS_PAGE: usize = 500;
+
+const EXAMPLES: &str = "\
+Examples:
+  meanwhile jobs list --status working
+  meanwhile jobs watch
+  meanwhile jobs result job_… > result.txt
+  meanwhile jobs list --json | jq '.[].handle'";
+
+/// `meanwhile jobs`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Jobs {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(flatten)]
+    state: State,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List jobs, the newest first
+    List {
+        /// Only jobs of this status
+        #[arg(long)]
+        status: Option<Wanted>,
+        /// Only jobs of this scope
+        #[arg(long)]
+        scope: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show all that is known of a job
+    Show {
+        /// The job
+        handle: Handle,
+    },
+    /// Show what happened to a job, when, and who caused it
+    Events {
+        /// The job
+        handle: Handle,
+    },
+    /// Print the result of a job: its text, or all of it with --json
+    Result {
+        /// The job
+        handle: Handle,
+    },
+    /// Cancel a job
+    Cancel {
+        /// The job
+        handle: Handle,
+    },
+    /// Follow jobs live: these until they have ended, or all until Ctrl-C
+    Watch {
+        /// The jobs
+        handles: Vec<Handle>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Wanted {
+    Working,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+impl Wanted {
+    fn statuses(self) -> Vec<Status> {
+        match self {
+            Wanted::Working => vec![Status::Queued, Status::Paused, Status::Working],
+            Wanted::Completed => vec![Status::Completed],
+            Wanted::Failed => vec![Status::Failed],
+            Wanted::Cancelled => vec![Status::Cancelled],
+        }
+    }
+}
+
+/// Where the commands look, and how they print.
+struct Desk {
+    store: Arc<dyn Store>,
+    artifacts: Artifacts,
+    json: bool,
+}
+
+impl Jobs {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let (store, artifacts) = self.state.open()?;
+        // What a dead wrapper left is settled before it is shown.
+        sweep(&*store, &artifacts).await?;
+        let desk = Desk { store, artifacts, json: self.json };
+        match self.command {
+            Command::List { status, scope, limit } => desk.list(status, scope, limit).await,
+            Command::Show { handle } => desk.show(handle).await,
+            Command::Events { handle } => desk.events(handle).await,
+            Command::Result { handle } => desk.result(handle).await,
+            Command::Cancel { handle } => desk.cancel(handle).await,
+            Command::Watch { handles } => watch::watch(&desk, &handles).await,
+        }
+    }
+}
+
+impl Desk {
+    async fn list(
+        &self,
+        status: Option<Wanted>,
+        scope: Option<String>,
+        limit: usize,
+    ) -> anyhow::Result<ExitCode> {
+        let statuses = status.map(Wanted::statuses).unwrap_or_default();
+        let query = Query { scope, statuses, limit: limit.min(LIST_MAX), uncollected_first: false };
+        let jobs = self.store.list(&query).await?;
+        if self.json {
+            return print_json(&jobs.iter().map(job_json).collect::<Vec<_>>());
+        }
+        print(&table(&jobs, self.store.now()))
+    }
+
+    async fn show(&self, handle: Handle) -> anyhow::Result<ExitCode> {
+        let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB.into()) };
+        let request = self.store.request(handle).await?;
+        if self.json {
+            let mut value = job_json(&job);
+            value["request"] =
+                request.and_then(|request| serde_json::from_str(request.get()).ok()).unwrap_or_default();
+            return print_json(&value);
+        }
+        let ahead = self.store.ahead(handle).await?;
+        print(&job_lines(&job, ahead, request.as_deref(), self.store.now()))
+    }
+
+    async fn events(&self, handle: Handle) -> anyhow::Result<ExitCode> {
+        if self.find(handle).await?.is_none() {
+            return Ok(NO_SUCH_JOB.into());
+        }
+        let mut events = Vec::new();
+        loop {
+            let page = self.store.events(handle, events.len() as u32, EVENTS_PAGE).await?;
+            if page.is_empty() {
+                break;
+            }
+            events.extend(page);
+        }
+        if self.json {
+            return print_json(&events.iter().map(event_json).collect::<Vec<_>>());
+        }
+        print(&events.iter().map(|event| event_line(event) + "\n").collect::<String>())
+    }
+
+    async fn result(&self, handle: Handle) -> anyhow::Result<ExitCode> {
+        let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB.into()) };
+        let Some(answer) = read_answer(&*self.store, &self.artifacts, &job).await? else {
+            eprintln!("meanwhile: {}", why_no_result(&job));
+            return Ok(NO_RESULT.into());
+        };
+        if self.json {
+            return print(&format!("{}\n", answer.get()));
+        }
+        print(&result_text(answer.get()))
+    }
+
+    async fn cancel(&self, handle: Handle) -> anyhow::Result<ExitCode> {
+        let (job, refused) = match control(&*self.store, None, handle, Action::Cancel, Actor::User).await? {
+            Controlled::NotFound => return Ok(no_such_job(handle)),
+            Controlled::Done(job) => (job, None),
+            Controlled::Refused(job, why) => (job, Some(why)),
+        };
+        if self.json {
+            print_json(&job_json(&job))?;
+        } else if refused.is_none() {
+            let message = job.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+            print(&format!("{handle} {}{message}\n", job.status.name()))?;
+        }
+        if let Some(why) = refused {
+            eprintln!("meanwhile: cannot cancel {handle}: {why}");
+            return Ok(ExitCode::FAILURE);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The job; if there is none, the user has been told.
+    async fn find(&self, handle: Handle) -> anyhow::Result<Option<Job>> {
+        let job = self.store.job(handle).await?;
+        if job.is_none() {
+            no_such_job(handle);
+        }
+        Ok(job)
+    }
+}
+
+fn no_such_job(handle: Handle) -> ExitCode {
+    eprintln!("meanwhile: there is no job {handle}; `meanwhile jobs list` shows what there is");
+    NO_SUCH_JOB.into()
+}
+
+fn why_no_result(job: &Job) -> String {
+    let message = job.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    match job.status {
+        _ if job.expired_at.is_some() => {
+            format!("{} is {}, and its result has expired", job.handle, job.status.name())
+        }
+        Status::Failed | Status::Cancelled => format!("{} is {}{message}", job.handle, job.status.name()),
+        status => format!(
+            "{} is {} and has no result yet; `meanwhile jobs watch {}` follows it",
+            job.handle,
+            status.name(),
+            job.handle
+        ),
+    }
+}
+
+/// The text blocks of a result; what is not text is named in brackets.
+fn result_text(answer: &str) -> String {
+    let value: Value = serde_json::from_str(answer).unwrap_or_default();
+    let Some(blocks) = value["content"].as_array() else { return format!("{answer}\n") };
+    let mut text = String::new();
+    for block in blocks {
+        match block["text"].as_str() {
+            Some(block) => text.push_str(block),
+            None => text.push_str(&format!("[{}: see --json]", block["type"].as_str().unwrap_or("unknown"))),
+        }
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<ExitCode> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// Writes to stdout. A reader that has closed its end, as `head` does, has seen enough.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

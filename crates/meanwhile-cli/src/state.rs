@@ -1,0 +1,38 @@
+//! Where jobs are kept: one folder of the user, shared by every process of theirs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use meanwhile_core::artifact::Artifacts;
+use meanwhile_core::{Store, SystemClock};
+use meanwhile_sqlite::SqliteStore;
+
+/// Where jobs are kept.
+#[derive(Debug, Args)]
+pub(crate) struct State {
+    /// Folder of the job store [default: $XDG_STATE_HOME/meanwhile, else ~/.local/state/meanwhile]
+    #[arg(long, env = "MEANWHILE_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl State {
+    /// The store and the artifacts. Nothing is opened, or made, before it is used.
+    pub(crate) fn open(&self) -> anyhow::Result<(Arc<dyn Store>, Artifacts)> {
+        let folder = self.folder()?;
+        let store = SqliteStore::new(folder.join("meanwhile.db"), Arc::new(SystemClock));
+        Ok((Arc::new(store), Artifacts::new(folder.join("artifacts"))))
+    }
+
+    fn folder(&self) -> anyhow::Result<PathBuf> {
+        if let Some(folder) = &self.state_dir {
+            return Ok(folder.clone());
+        }
+        // The XDG base directory specification has relative paths ignored.
+        let xdg = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = xdg.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
+        let base = base.context("there is no home folder to keep jobs in: set MEANWHILE_STATE_DIR")?;
+        Ok(base.join("meanwhile"))
+    }
+}

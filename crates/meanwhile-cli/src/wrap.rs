@@ -1,0 +1,214 @@
+//! `meanwhile wrap`: an MCP server over stdio that fronts another one.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use meanwhile_core::Handle;
+use meanwhile_core::engine::Settings as EngineSettings;
+use meanwhile_mcp::gateway::{Gateway, Settings};
+use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
+use meanwhile_mcp::transport::{Outbound, stdin, stdout};
+use meanwhile_mcp::upstream::Launch;
+
+use crate::state::State;
+
+/// How long a claim on a job holds unless it is renewed.
+const LEASE: Duration = Duration::from_secs(30);
+
+const EXAMPLES: &str = "\
+Examples:
+  meanwhile wrap -- npx -y @modelcontextprotocol/server-everything
+  meanwhile wrap --inline-budget 5s -- uvx mcp-server-git
+  meanwhile wrap --tool 'render*=handle,timeout=30m' --tool 'get_*=inline' -- ./my-server
+
+In a client's configuration, put `meanwhile` where the server's command was, and the command behind `--`:
+  {\"mcpServers\": {\"everything\": {\"command\": \"meanwhile\",
+    \"args\": [\"wrap\", \"--\", \"npx\", \"-y\", \"@modelcontextprotocol/server-everything\"]}}}";
+
+/// `meanwhile wrap`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Wrap {
+    /// How calls look: inline (the result, however long it takes), auto (the result if it is fast, else a handle), handle (at once)
+    #[arg(long, env = "MEANWHILE_MODE", value_name = "MODE", default_value = "auto", value_parser = str::parse::<Face>)]
+    mode: Face,
+
+    /// Treat the tools of a name differently: PATTERN=SETTING[,SETTING…] with inline, auto, handle, inline-budget=TIME,
+    /// timeout=TIME, ttl=TIME, rerun=yes|no; may be given several times, the last that fits wins
+    #[arg(long = "tool", value_name = "RULE", value_parser = str::parse::<Rule>)]
+    tools: Vec<Rule>,
+
+    /// How long a call may take before it becomes a job
+    #[arg(long, env = "MEANWHILE_INLINE_BUDGET", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    inline_budget: Duration,
+
+    /// How many jobs run at once in handle mode; more are queued
+    #[arg(long, env = "MEANWHILE_MAX_RUNNING", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    max_running: u16,
+
+    /// End a call that takes longer [default: it may take as long as it takes]
+    #[arg(long, env = "MEANWHILE_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
+
+    /// How long a result is kept after the job's end
+    #[arg(long, env = "MEANWHILE_TTL", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    ttl: Duration,
+
+    /// The longest that one poll waits; must be less than your client's own limit for a tool call
+    #[arg(long, env = "MEANWHILE_WAIT_MAX", value_name = "TIME", default_value = "25s", value_parser = duration)]
+    wait_max: Duration,
+
+    /// The server's name, for its jobs and its lines on stderr [default: from the command]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Who may see the jobs [default: this user, the server's name and this folder]
+    #[arg(long, env = "MEANWHILE_SCOPE", value_name = "SCOPE")]
+    scope: Option<String>,
+
+    /// The largest message taken from either side
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    max_message: usize,
+
+    /// The largest arguments of one call
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    max_arguments: usize,
+
+    #[command(flatten)]
+    state: State,
+
+    /// The MCP server's command
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Wrap {
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        if std::io::stdin().is_terminal() {
+            eprintln!(
+                "meanwhile: waiting for an MCP client on stdin; put this command into your client's configuration"
+            );
+        }
+        let (store, artifacts) = self.state.open()?;
+        let settings = self.settings()?;
+        let input = stdin().context("cannot read stdin")?;
+        let down = Outbound::start(stdout().context("cannot write stdout")?);
+        let gateway = Gateway::start(settings, store, artifacts, down);
+        let code = tokio::select! {
+            served = async { gateway.serve(input).await?; gateway.finish().await; anyhow::Ok(()) } => {
+                served.context("the client's messages cannot be read")?;
+                ExitCode::SUCCESS
+            }
+            signal = asked_to_end() => {
+                tracing::info!(signal, "asked to end");
+                gateway.interrupt().await;
+                ExitCode::SUCCESS
+            }
+        };
+        gateway.stop_upstream().await;
+        Ok(code)
+    }
+
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let (program, args) =
+            self.command.split_first().context("give the MCP server's command after `--`")?;
+        let name = self.name.clone().unwrap_or_else(|| name_of(&self.command));
+        let default = Treatment {
+            face: self.mode,
+            inline_budget: self.inline_budget,
+            timeout: self.timeout,
+            ttl: self.ttl,
+            rerun: None,
+        };
+        Ok(Settings {
+            scope: self.scope.clone().unwrap_or_else(|| scope_of(&name)),
+            launch: Launch { name, program: program.clone(), args: args.to_vec() },
+            rules: Rules { default, rules: self.tools.clone() },
+            wait_max: self.wait_max,
+            max_message: self.max_message,
+            max_arguments: self.max_arguments,
+            engine: EngineSettings {
+                // Drawn like a handle: a process id comes again, a peer's name must not.
+                peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),
+                max_running: usize::from(self.max_running),
+                lease: LEASE,
+            },
+        })
+    }
+}
+
+/// Resolves with the name of the signal that asks this process to end.
+async fn asked_to_end() -> &'static str {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            return tokio::select! {
+                _ = tokio::signal::ctrl_c() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+            };
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+    "SIGINT"
+}
+
+/// A server's name from its command: the program, or what a runner such as `npx` is told to run.
+fn name_of(command: &[String]) -> String {
+    const RUNNERS: [&str; 10] =
+        ["npx", "bunx", "uvx", "pipx", "node", "bun", "deno", "python", "python3", "uv"];
+    let base = |text: &str| {
+        Path::new(text)
+            .file_stem()
+            .map_or_else(|| text.to_owned(), |stem| stem.to_string_lossy().into_owned())
+    };
+    let program = command.first().map_or_else(String::new, |program| base(program));
+    if !RUNNERS.contains(&program.as_str()) {
+        return program;
+    }
+    let words = ["run", "exec", "x", "dlx", "tool"];
+    let told = command[1..].iter().find(|arg| !arg.starts_with('-') && !words.contains(&arg.as_str()));
+    told.map_or(program, |told| base(told))
+}
+
+/// A session in the same folder, of the same user, with a server of the same name sees the same jobs.
+fn scope_of(name: &str) -> String {
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("USERNAME")).unwrap_or_else(|_| "user".to_owned());
+    let folder =
+        std::env::current_dir().map_or_else(|_| "?".to_owned(), |folder| folder.display().to_string());
+    format!("{user}/{name}{}{folder}", if folder.starts_with('/') { "" } else { "/" })
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let bytes = parse_size::parse_size(text)
+        .map_err(|error| format!("`{text}` is no size: {error}; write for example 64MiB"))?;
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes >= 1024)
+        .ok_or_else(|| format!("`{text}` is too small or too large: 1KiB or more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_by_what_is_run() {
+        for (command, name) in [
+            ("./my-server --port 1", "my-server"),
+            ("npx -y @modelcontextprotocol/server-everything stdio", "server-everything"),
+            ("uvx mcp-server-git", "mcp-server-git"),
+            ("python3 -u servers/render.py", "render"),
+            ("uv run render.py", "render"),
+            ("node", "node"),
+        ] {
+            let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
+            assert_eq!(name_of(&words), name, "{command}");
+        }
+    }
+}

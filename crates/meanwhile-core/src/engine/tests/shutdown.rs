@@ -1,0 +1,91 @@
+//! How a process stops: by letting its jobs end, or by ending them.
+
+use super::stage::{ONCE, SAFE, Stage, all_is_quiet, soon};
+use crate::engine::Action;
+use crate::job::{FailureKind, Status};
+
+#[tokio::test(start_paused = true)]
+async fn draining_waits_for_what_runs_and_for_what_is_queued() {
+    let mut stage = Stage::with_slots(1);
+    let (first, worker) = stage.running(ONCE).await;
+    let second = stage.start(None, ONCE).await;
+    let engine = stage.engine.clone();
+    let drained = tokio::spawn(async move { engine.drain().await });
+    all_is_quiet().await;
+    assert!(!drained.is_finished());
+    worker.answers("1");
+    let worker = stage.worker().await;
+    assert!(!drained.is_finished(), "one is left");
+    worker.answers("2");
+    soon(drained).await.unwrap();
+    for handle in [first.handle, second.handle] {
+        assert_eq!(stage.status(handle).await, Status::Completed, "it is committed by then");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_waits_for_what_runs_again() {
+    let mut stage = Stage::new();
+    let (job, worker) = stage.handed_off(None, SAFE).await;
+    let engine = stage.engine.clone();
+    let drained = tokio::spawn(async move { engine.drain().await });
+    worker.dies();
+    let worker = stage.worker().await;
+    assert!(!drained.is_finished());
+    worker.answers("1");
+    soon(drained).await.unwrap();
+    assert_eq!(stage.status(job.handle).await, Status::Completed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_an_idle_engine_is_over_at_once() {
+    soon(Stage::new().engine.drain()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupting_ends_what_runs_as_interrupted_and_cancels_what_waits() {
+    let mut stage = Stage::with_slots(1);
+    let (handed_off, _one) = stage.handed_off(None, SAFE).await;
+    let (running, mut worker) = stage.running(ONCE).await;
+    let queued = [stage.start(None, ONCE).await.handle, stage.start(None, SAFE).await.handle];
+    soon(stage.engine.interrupt()).await;
+    for handle in [handed_off.handle, running.handle] {
+        let job = stage.job(handle).await;
+        assert_eq!(job.status, Status::Failed, "it is committed by then");
+        assert_eq!(job.failure.unwrap().kind, FailureKind::Interrupted);
+    }
+    for handle in queued {
+        assert_eq!(stage.status(handle).await, Status::Cancelled);
+    }
+    worker.is_given_up().await;
+    stage.nobody_else_is_called().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupting_tells_workers_to_stop() {
+    let mut stage = Stage::new();
+    let (_, worker) = stage.running(ONCE).await;
+    soon(stage.engine.interrupt()).await;
+    worker.is_told_to_stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupting_cancels_what_is_held() {
+    let mut stage = Stage::with_slots(1);
+    let (_, worker) = stage.running(ONCE).await;
+    let held = stage.start(None, ONCE).await;
+    stage.order(held.handle, Action::Pause).await;
+    worker.answers("1");
+    all_is_quiet().await;
+    soon(stage.engine.interrupt()).await;
+    assert_eq!(stage.status(held.handle).await, Status::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn interrupting_gives_up_on_a_store_that_stays_broken() {
+    let mut stage = Stage::with_slots(1);
+    let (_, _worker) = stage.running(ONCE).await;
+    stage.start(None, ONCE).await;
+    stage.store.set_broken(true);
+    soon(stage.engine.interrupt()).await;
+}

@@ -1,0 +1,89 @@
+//! Runs a tool of the upstream for the engine: one attempt is one `tools/call`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use meanwhile_core::job::{Failure, FailureKind};
+use meanwhile_core::{Attempt, Executor, Json, RunContext};
+use serde::Deserialize;
+
+use crate::message::{Answer, Fields, UPSTREAM_GONE, error};
+use crate::upstream::{Reply, Upstream, Waiting};
+
+/// How long a server that was told to stop may take to answer all the same. By the protocol it says nothing.
+const CONFIRMATION: Duration = Duration::from_millis(500);
+
+pub(super) struct McpExecutor {
+    upstream: Arc<Upstream>,
+}
+
+impl McpExecutor {
+    pub(super) fn new(upstream: Arc<Upstream>) -> McpExecutor {
+        McpExecutor { upstream }
+    }
+}
+
+#[async_trait::async_trait]
+impl Executor for McpExecutor {
+    /// `request` is the parameters of the `tools/call`.
+    async fn run(self: Arc<Self>, request: Json, context: RunContext) -> Attempt {
+        let connected = tokio::select! {
+            connected = self.upstream.connect() => connected,
+            () = context.cancelled() => return Attempt::Stopped("stopped before the server was called".to_owned()),
+        };
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(why) => {
+                let message = why.to_string();
+                let error = Some(error(UPSTREAM_GONE, &message));
+                return Attempt::Failed(Failure { kind: FailureKind::Error, message, error });
+            }
+        };
+        let params = Fields::parse(request.get()).unwrap_or_default();
+        let mut waiting = connection.call(params, context.clone()).await;
+        tokio::select! {
+            reply = waiting.next_reply() => ended(reply),
+            () = context.cancelled() => stop(waiting, context).await,
+        }
+    }
+}
+
+fn ended(reply: Reply) -> Attempt {
+    #[derive(Deserialize)]
+    struct Words {
+        message: String,
+    }
+    match reply {
+        Reply::Answer(Answer::Result(result), _) => Attempt::Answered(result),
+        Reply::Answer(Answer::Error(error), _) => {
+            let words = serde_json::from_str(error.get()).map(|Words { message }| message);
+            let message = words.unwrap_or_else(|_| "the server gave an error without a message".to_owned());
+            Attempt::Failed(Failure { kind: FailureKind::Error, message, error: Some(error) })
+        }
+        Reply::Lost(reason) => Attempt::Lost(reason),
+    }
+}
+
+/// Tells the server to stop, and says what is known of whether it did.
+async fn stop(mut waiting: Waiting, context: RunContext) -> Attempt {
+    if waiting.connection().is_closed() {
+        return Attempt::Stopped("the server that ran it is gone".to_owned());
+    }
+    waiting.cancel("cancelled through meanwhile").await;
+    match tokio::time::timeout(CONFIRMATION, waiting.next_reply()).await {
+        Ok(Reply::Answer(Answer::Result(result), _)) => Attempt::Answered(result),
+        Ok(Reply::Answer(Answer::Error(_), _)) => {
+            Attempt::Stopped("the server confirmed that it stopped".to_owned())
+        }
+        Ok(Reply::Lost(reason)) => Attempt::Stopped(reason),
+        Err(_) => {
+            let known = if waiting.went_on() {
+                "the server was told to stop, but goes on and still reports progress: it could not be stopped"
+            } else {
+                "the server was told to stop; by the protocol it does not confirm that it did"
+            };
+            waiting.give_up(context.handle());
+            Attempt::Stopped(known.to_owned())
+        }
+    }
+}

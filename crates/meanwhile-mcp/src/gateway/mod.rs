@@ -1,0 +1,203 @@
+//! Joins one client to one server through the job engine.
+//!
+//! What comes from the client is dispatched here: `initialize`, `tools/list` and `tools/call` are ours to look into; all else
+//! passes through with nothing but its id changed, in the order in which it came.
+
+mod calls;
+mod executor;
+mod own_tools;
+mod passing;
+mod poll;
+mod reply;
+mod session;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use meanwhile_core::artifact::Artifacts;
+use meanwhile_core::engine::Settings as EngineSettings;
+use meanwhile_core::{Engine, Store};
+use tokio::io::AsyncRead;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::executor::McpExecutor;
+use self::reply::ReplyTo;
+use crate::catalog::Catalog;
+use crate::message::{self, Id, Incoming, Malformed, Message};
+use crate::revision::Revision;
+use crate::rules::Rules;
+use crate::transport::{Line, LineReader, Outbound};
+use crate::upstream::{Connection, Inbox, Launch, Upstream};
+
+/// How long requests that pass through are still waited for once the client is gone.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// What a gateway is told at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How the upstream is started. Its name marks its jobs.
+    pub launch: Launch,
+    /// Who may see the jobs of this gateway.
+    pub scope: String,
+    /// Faces and limits.
+    pub rules: Rules,
+    /// The longest that one poll waits: less than what the client survives.
+    pub wait_max: Duration,
+    /// The largest message taken from either side, in bytes.
+    pub max_message: usize,
+    /// The largest arguments of a call, in bytes.
+    pub max_arguments: usize,
+    /// How jobs are run.
+    pub engine: EngineSettings,
+}
+
+/// A client and a server, joined.
+pub struct Gateway {
+    settings: Settings,
+    engine: Arc<Engine>,
+    upstream: Arc<Upstream>,
+    down: Outbound,
+    revision: Mutex<Option<Revision>>,
+    catalog: Mutex<Option<Arc<Catalog>>>,
+    listing: tokio::sync::Mutex<()>,
+    in_flight: Mutex<HashMap<Id, InFlight>>,
+    asked: Mutex<HashMap<u64, (Arc<Connection>, Id)>>,
+    next_asked: AtomicU64,
+    requests: TaskTracker,
+}
+
+/// A request of the client that has not been answered.
+enum InFlight {
+    /// It is handled here.
+    Here(CancellationToken),
+    /// It was passed on, under this id.
+    Passed(Arc<Connection>, u64),
+}
+
+impl Gateway {
+    /// A gateway that sends to its client through `down`. Starts bringing the upstream up.
+    pub fn start(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        artifacts: Artifacts,
+        down: Outbound,
+    ) -> Arc<Gateway> {
+        let upstream = Upstream::new(settings.launch.clone(), settings.max_message);
+        let executor = Arc::new(McpExecutor::new(upstream.clone()));
+        let engine = Engine::new(store, artifacts, executor, settings.engine.clone());
+        let gateway = Arc::new(Gateway {
+            settings,
+            engine,
+            upstream: upstream.clone(),
+            down,
+            revision: Mutex::default(),
+            catalog: Mutex::default(),
+            listing: tokio::sync::Mutex::default(),
+            in_flight: Mutex::default(),
+            asked: Mutex::default(),
+            next_asked: AtomicU64::new(1),
+            requests: TaskTracker::new(),
+        });
+        let inbox: std::sync::Weak<dyn Inbox> = Arc::downgrade(&(gateway.clone() as Arc<dyn Inbox>));
+        upstream.set_inbox(inbox);
+        // Brought up while the client still says who it is. A failure is told to its `initialize`.
+        tokio::spawn(async move { upstream.connect().await.map(drop) });
+        gateway
+    }
+
+    /// Serves the client until its stream ends, or it no longer reads.
+    ///
+    /// # Errors
+    /// If its stream fails.
+    pub async fn serve(self: &Arc<Self>, from_client: impl AsyncRead + Unpin) -> io::Result<()> {
+        let mut lines = LineReader::new(from_client, self.settings.max_message);
+        loop {
+            let line = tokio::select! {
+                line = lines.next() => line?,
+                () = self.down.closed() => return Ok(()),
+            };
+            match line {
+                Some(line) => self.line(line).await,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits until what the client asked for has been answered and every job of this process has ended.
+    pub async fn finish(&self) {
+        self.requests.close();
+        if tokio::time::timeout(LAST_ANSWERS, self.requests.wait()).await.is_err() {
+            tracing::info!("requests are left unanswered: the client is gone");
+        }
+        self.engine.drain().await;
+    }
+
+    /// Ends every job of this process now.
+    pub async fn interrupt(&self) {
+        self.engine.interrupt().await;
+    }
+
+    /// Ends the upstream.
+    pub async fn stop_upstream(&self) {
+        self.upstream.stop().await;
+    }
+
+    async fn line(self: &Arc<Self>, line: Line<'_>) {
+        let why = match line {
+            Line::Text(text) => match message::parse(text) {
+                Ok(Incoming::One(message)) => {
+                    return self.message(message, ReplyTo::client(&self.down)).await;
+                }
+                Ok(Incoming::Batch(parts)) if self.takes_batches() => return self.batch(parts).await,
+                Ok(Incoming::Batch(_)) => malformed("batches exist only in revision 2025-03-26"),
+                Err(malformed) => malformed,
+            },
+            Line::NotText => malformed("a message must be UTF-8"),
+            Line::TooLong { bytes, .. } => malformed(&format!(
+                "a message of {bytes} bytes is more than the limit of {}; raise it with --max-message",
+                self.settings.max_message
+            )),
+        };
+        tracing::warn!(%why, "a line of the client is no message");
+        self.down.send(why.to_line()).await;
+    }
+
+    async fn batch(self: &Arc<Self>, parts: Vec<Result<Message, Malformed>>) {
+        let replies = ReplyTo::batch(&self.down);
+        for part in parts {
+            match part {
+                Ok(message) => self.message(message, replies.clone()).await,
+                Err(malformed) => replies.send_line(malformed.to_line()).await,
+            }
+        }
+    }
+
+    async fn message(self: &Arc<Self>, message: Message, reply: ReplyTo) {
+        match message {
+            Message::Request { id, method, params, extra } => match method.as_str() {
+                "initialize" => self.spawn(id, reply, |gateway| gateway.initialize(params)),
+                "tools/list" => self.spawn(id, reply, |gateway| gateway.list_tools(params)),
+                "tools/call" => self.call_tool(id, params, extra, reply).await,
+                _ => self.pass_request(id, method, params, extra, reply).await,
+            },
+            Message::Notification { method, params, extra } => self.notification(method, params, extra).await,
+            Message::Response { id, answer, extra } => self.pass_answer(&id, answer, extra).await,
+        }
+    }
+
+    fn takes_batches(&self) -> bool {
+        lock(&self.revision).is_some_and(Revision::has_batches)
+    }
+}
+
+fn malformed(why: &str) -> Malformed {
+    Malformed { id: None, code: message::INVALID_REQUEST, message: why.to_owned() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,438 @@
+//! JSON-RPC messages as values.
+//!
+//! Only the envelope is read: `params`, `result` and `error` stay the texts they were, and fields that nobody has heard of
+//! stay where they are. See <https://www.jsonrpc.org/specification> and the base protocol of every MCP revision.
+
+use std::fmt;
+
+use meanwhile_core::Json;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
+
+/// The text is not JSON.
+pub const PARSE_ERROR: i64 = -32700;
+/// The JSON is not a message.
+pub const INVALID_REQUEST: i64 = -32600;
+/// The parameters do not fit the method.
+pub const INVALID_PARAMS: i64 = -32602;
+/// Something broke on our side.
+pub const INTERNAL_ERROR: i64 = -32603;
+/// The server behind us is not there, or went away.
+pub const UPSTREAM_GONE: i64 = -32000;
+
+/// Any value as a JSON text.
+pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Json {
+    serde_json::value::to_raw_value(value).expect("values made here have string keys and no failing parts")
+}
+
+/// A JSON object that keeps the order of its fields and the text of their values.
+#[derive(Debug, Clone, Default)]
+pub struct Fields(Vec<(String, Json)>);
+
+impl Fields {
+    /// The object in a JSON text.
+    ///
+    /// # Errors
+    /// If the text is not an object.
+    pub fn parse(text: &str) -> serde_json::Result<Fields> {
+        serde_json::from_str(text)
+    }
+
+    /// The value of a field, as a text.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&RawValue> {
+        self.0.iter().find(|(field, _)| field == name).map(|(_, value)| &**value)
+    }
+
+    /// The value of a field, if it is there and reads as a `T`.
+    #[must_use]
+    pub fn read<'a, T: Deserialize<'a>>(&'a self, name: &str) -> Option<T> {
+        serde_json::from_str(self.get(name)?.get()).ok()
+    }
+
+    /// Sets a field where it stands, or at the end.
+    pub fn set(&mut self, name: &str, value: Json) {
+        match self.0.iter_mut().find(|(field, _)| field == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Takes a field out.
+    pub fn take(&mut self, name: &str) -> Option<Json> {
+        let place = self.0.iter().position(|(field, _)| field == name)?;
+        Some(self.0.remove(place).1)
+    }
+
+    /// Whether there is no field.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The object as a JSON text.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        to_json(self)
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields, M::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// The id of a request: a JSON number or string, kept as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Id(String);
+
+impl Id {
+    /// The id in a JSON text, if it is a number or a string.
+    #[must_use]
+    pub fn read(text: &RawValue) -> Option<Id> {
+        let first = text.get().as_bytes().first()?;
+        (*first == b'"' || *first == b'-' || first.is_ascii_digit()).then(|| Id(text.get().to_owned()))
+    }
+
+    /// The id of an error that answers nobody knows which request: `null`.
+    #[must_use]
+    pub fn unknown() -> Id {
+        Id("null".to_owned())
+    }
+
+    /// Whether it is [`Id::unknown`].
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.0 == "null"
+    }
+
+    /// The number, if it is one of ours.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        self.0.parse().ok()
+    }
+
+    /// The id as a JSON text.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        RawValue::from_string(self.0.clone()).expect("an id was read from JSON")
+    }
+}
+
+impl From<u64> for Id {
+    fn from(number: u64) -> Id {
+        Id(number.to_string())
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a response carries.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// `result`, word for word.
+    Result(Json),
+    /// `error`, word for word.
+    Error(Json),
+}
+
+/// One message. `extra` is every field of the envelope that JSON-RPC does not know.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// Wants an answer.
+    Request {
+        /// By which it is answered.
+        id: Id,
+        /// What is wanted.
+        method: String,
+        /// With what.
+        params: Option<Json>,
+        /// The rest of the envelope.
+        extra: Fields,
+    },
+    /// Wants none.
+    Notification {
+        /// What happened.
+        method: String,
+        /// With what.
+        params: Option<Json>,
+        /// The rest of the envelope.
+        extra: Fields,
+    },
+    /// Answers a request.
+    Response {
+        /// Of the request.
+        id: Id,
+        /// The answer.
+        answer: Answer,
+        /// The rest of the envelope.
+        extra: Fields,
+    },
+}
+
+/// What came in one line or one body.
+#[derive(Debug)]
+pub enum Incoming {
+    /// One message.
+    One(Message),
+    /// A batch, as revision 2025-03-26 has them.
+    Batch(Vec<Result<Message, Malformed>>),
+}
+
+/// A text that is not a message, and the error to answer it with.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Malformed {
+    /// The request it may have been.
+    pub id: Option<Id>,
+    /// The error code of JSON-RPC.
+    pub code: i64,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Malformed {
+    fn new(id: Option<Id>, code: i64, message: impl Into<String>) -> Malformed {
+        Malformed { id, code, message: message.into() }
+    }
+
+    /// The response that says so.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let id = self.id.as_ref().map_or_else(|| "null".to_owned(), Id::to_string);
+        let error = error(self.code, &self.message);
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{}}}", error.get())
+    }
+}
+
+/// A JSON-RPC error object.
+#[must_use]
+pub fn error(code: i64, message: &str) -> Json {
+    to_json(&serde_json::json!({"code": code, "message": message}))
+}
+
+/// Reads one line, or one body.
+///
+/// # Errors
+/// [`Malformed`], which carries the answer.
+pub fn parse(text: &str) -> Result<Incoming, Malformed> {
+    if text.trim_start().starts_with('[') {
+        let parts: Vec<Json> = serde_json::from_str(text).map_err(not_json)?;
+        if parts.is_empty() {
+            return Err(Malformed::new(None, INVALID_REQUEST, "an empty batch"));
+        }
+        return Ok(Incoming::Batch(parts.into_iter().map(|part| parse_one(part.get())).collect()));
+    }
+    parse_one(text).map(Incoming::One)
+}
+
+fn not_json(error: serde_json::Error) -> Malformed {
+    if error.is_data() {
+        return Malformed::new(None, INVALID_REQUEST, format!("not a JSON-RPC message: {error}"));
+    }
+    Malformed::new(None, PARSE_ERROR, format!("not JSON: {error}"))
+}
+
+fn parse_one(text: &str) -> Result<Message, Malformed> {
+    let mut extra = Fields::parse(text).map_err(not_json)?;
+    let raw_id = extra.take("id");
+    let id = raw_id.as_deref().and_then(Id::read);
+    let invalid = |message: &str| Err(Malformed::new(id.clone(), INVALID_REQUEST, message));
+    match extra.take("jsonrpc") {
+        Some(version) if version.get() == "\"2.0\"" => {}
+        _ => return invalid("`jsonrpc` must be \"2.0\""),
+    }
+    if let Some(method) = extra.take("method") {
+        let Ok(method) = serde_json::from_str(method.get()) else {
+            return invalid("`method` must be a string");
+        };
+        let params = extra.take("params");
+        return match (id, raw_id) {
+            (Some(id), _) => Ok(Message::Request { id, method, params, extra }),
+            (None, None) => Ok(Message::Notification { method, params, extra }),
+            (None, Some(_)) => invalid_id(),
+        };
+    }
+    let answer = match (extra.take("result"), extra.take("error")) {
+        (Some(result), None) => Answer::Result(result),
+        (None, Some(error)) => Answer::Error(error),
+        _ => return invalid("a message has a `method`, or else a `result` or an `error`"),
+    };
+    match (id, raw_id, &answer) {
+        (Some(id), ..) => Ok(Message::Response { id, answer, extra }),
+        // So says a peer that could not find out which request it is that it refuses; some leave the id out.
+        (None, raw_id, Answer::Error(_)) if raw_id.as_ref().is_none_or(|id| id.get() == "null") => {
+            Ok(Message::Response { id: Id::unknown(), answer, extra })
+        }
+        _ => invalid_id(),
+    }
+}
+
+fn invalid_id() -> Result<Message, Malformed> {
+    Err(Malformed::new(None, INVALID_REQUEST, "`id` must be a number or a string"))
+}
+
+impl Message {
+    /// A notification of our own.
+    #[must_use]
+    pub fn notification(method: &str, params: Json) -> Message {
+        Message::Notification { method: method.to_owned(), params: Some(params), extra: Fields::default() }
+    }
+
+    /// A response of our own.
+    #[must_use]
+    pub fn response(id: Id, answer: Answer) -> Message {
+        Message::Response { id, answer, extra: Fields::default() }
+    }
+
+    /// The message as one line, without its end.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let mut line = String::with_capacity(self.size_hint());
+        line.push_str("{\"jsonrpc\":\"2.0\"");
+        let extra = match self {
+            Message::Request { id, method, params, extra } => {
+                push(&mut line, "id", &id.0);
+                push_call(&mut line, method, params.as_deref());
+                extra
+            }
+            Message::Notification { method, params, extra } => {
+                push_call(&mut line, method, params.as_deref());
+                extra
+            }
+            Message::Response { id, answer, extra } => {
+                push(&mut line, "id", &id.0);
+                match answer {
+                    Answer::Result(result) => push(&mut line, "result", result.get()),
+                    Answer::Error(error) => push(&mut line, "error", error.get()),
+                }
+                extra
+            }
+        };
+        for (name, value) in &extra.0 {
+            line.push(',');
+            line.push_str(to_json(name).get());
+            line.push(':');
+            line.push_str(value.get());
+        }
+        line.push('}');
+        line
+    }
+
+    fn size_hint(&self) -> usize {
+        128 + match self {
+            Message::Request { params, .. } | Message::Notification { params, .. } => {
+                params.as_ref().map_or(0, |params| params.get().len())
+            }
+            Message::Response { answer: Answer::Result(text) | Answer::Error(text), .. } => text.get().len(),
+        }
+    }
+}
+
+fn push_call(line: &mut String, method: &str, params: Option<&RawValue>) {
+    push(line, "method", to_json(method).get());
+    if let Some(params) = params {
+        push(line, "params", params.get());
+    }
+}
+
+fn push(line: &mut String, name: &str, value: &str) {
+    line.push_str(",\"");
+    line.push_str(name);
+    line.push_str("\":");
+    line.push_str(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(text: &str) -> Message {
+        match parse(text) {
+            Ok(Incoming::One(message)) => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_message_is_lost() {
+        for text in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"b":1.0,"a":[1e400,12345678901234567890123],"é":"\u00e9"}}"#,
+            r#"{"jsonrpc":"2.0","id":"a\"b","method":"x","trace":{"z":1.50}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/x","params":[1, 2]}"#,
+            r#"{"jsonrpc":"2.0","id":-7,"result":{"content":[{"type":"hologram","depth":3.0}]},"more":null}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32099,"message":"no","data":{"x":1}}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"whose?"}}"#,
+        ] {
+            assert_eq!(one(text).to_line(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_message_says_why_and_whose_it_was() {
+        for (text, code, id) in [
+            ("{", PARSE_ERROR, None),
+            ("", PARSE_ERROR, None),
+            ("7", INVALID_REQUEST, None),
+            ("[]", INVALID_REQUEST, None),
+            (r#"{"id":1,"method":"x"}"#, INVALID_REQUEST, Some("1")),
+            (r#"{"jsonrpc":"2.0","id":1,"method":2}"#, INVALID_REQUEST, Some("1")),
+            (r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, INVALID_REQUEST, None),
+            (r#"{"jsonrpc":"2.0","id":{},"result":1}"#, INVALID_REQUEST, None),
+            (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, INVALID_REQUEST, Some("1")),
+            (r#"{"jsonrpc":"2.0","id":1}"#, INVALID_REQUEST, Some("1")),
+        ] {
+            let malformed = parse(text).expect_err(text);
+            assert_eq!((malformed.code, malformed.id.as_ref().map(|id| id.0.as_str())), (code, id), "{text}");
+            assert!(serde_json::from_str::<serde_json::Value>(&malformed.to_line()).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_batch_keeps_its_good_parts() {
+        let Ok(Incoming::Batch(parts)) = parse(r#"[{"jsonrpc":"2.0","method":"x"}, 7]"#) else {
+            panic!("no batch")
+        };
+        assert!(parts[0].is_ok() && parts[1].is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_reading_panic(text in ".*") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Every text that a model reads. They are short, say that a handle is not the result, and never to invent one.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use meanwhile_core::job::FailureKind;
+use meanwhile_core::{Handle, Job, Progress, Status, Timestamp};
+use serde_json::{Value, json};
+
+use crate::preview::Preview;
+use crate::rules::Face;
+
+/// The tool that gets a result.
+pub const POLL_RESULT: &str = "poll_result";
+/// The tool that lists jobs.
+pub const LIST_JOBS: &str = "list_jobs";
+/// The tool that controls a job.
+pub const CONTROL_JOB: &str = "control_job";
+/// The tool that reads a slice of a large result.
+pub const READ_RESULT: &str = "read_result";
+
+/// Progress messages are cut here, in characters, when they are shown.
+const MESSAGE_CHARS: usize = 200;
+
+/// An upstream's description of its tool, and how its slow calls behave.
+#[must_use]
+pub fn described(description: &str, face: Face, poll: &str) -> String {
+    let suffix = match face {
+        Face::Inline => return description.to_owned(),
+        Face::Auto => format!(
+            "[If this is slow it returns a handle instead of its result; then get the result with {poll}.]"
+        ),
+        Face::Handle => {
+            format!("[Runs in the background: returns a handle at once; get the result with {poll}.]")
+        }
+    };
+    if description.is_empty() { suffix } else { format!("{description}\n\n{suffix}") }
+}
+
+/// What our instructions add to the upstream's.
+#[must_use]
+pub fn instructions() -> String {
+    "Slow tools of this server return a handle (job_…) instead of their result and go on in the background. A handle is not \
+     the result: go on with other work or talk to the user, then get the result with poll_result. Never guess a result, and do \
+     not repeat a call whose handle you hold. After a restart, list_jobs finds your jobs again."
+        .to_owned()
+}
+
+/// Our tools, as `tools/list` shows them under the names given by `name`.
+pub fn tools(name: impl Fn(&str) -> String) -> [Value; 4] {
+    let handle = json!({"type": "string"});
+    let tool = |tool: &str, description: String, properties: Value, required: Value, read_only: bool| {
+        json!({"name": name(tool), "description": description,
+            "inputSchema": {"type": "object", "properties": properties, "required": required, "additionalProperties": false},
+            "annotations": {"readOnlyHint": read_only, "openWorldHint": false}})
+    };
+    [
+        tool(
+            POLL_RESULT,
+            "Get the result of a slow call by its handle. Waits until the job ends, at most wait_ms (default: about 20 s), \
+             so one call usually does; several handles: until any or all have ended."
+                .to_owned(),
+            json!({"handle": handle, "handles": {"type": "array", "items": handle, "maxItems": HANDLES_MAX},
+                "wait_ms": {"type": "integer", "minimum": 0}, "until": {"enum": ["any", "all"]}}),
+            json!([]),
+            true,
+        ),
+        tool(
+            LIST_JOBS,
+            "List your jobs, finished ones whose result you have not fetched first.".to_owned(),
+            json!({"status": {"enum": ["working", "completed", "failed", "cancelled"]},
+                "limit": {"type": "integer", "minimum": 1, "maximum": LIST_MAX}}),
+            json!([]),
+            true,
+        ),
+        tool(
+            CONTROL_JOB,
+            "Cancel a job, or pause or resume one that is still queued.".to_owned(),
+            json!({"handle": handle, "action": {"enum": ["cancel", "pause", "resume"]}}),
+            json!(["handle", "action"]),
+            false,
+        ),
+        tool(
+            READ_RESULT,
+            format!(
+                "Read a slice of a large result. Choose one: lines (\"1-200\", \"-50\" for the last), grep (regular expression; \
+                 context lines), json_path, or offset and limit in bytes. part: index of a content block, or \"structured\"; \
+                 alone it returns that block (e.g. an image). First see {}.",
+                name(POLL_RESULT)
+            ),
+            json!({"handle": handle, "part": {"type": ["integer", "string"]}, "offset": {"type": "integer", "minimum": 0},
+                "limit": {"type": "integer", "minimum": 1}, "lines": {"type": "string"}, "grep": {"type": "string"},
+                "context": {"type": "integer", "minimum": 0}, "json_path": {"type": "string"}}),
+            json!(["handle"]),
+            true,
+        ),
+    ]
+}
+
+/// The most handles of one poll.
+pub const HANDLES_MAX: usize = 50;
+/// The most jobs of one list, and the number without a limit.
+pub const LIST_MAX: usize = 100;
+/// How many jobs are listed when nothing is said.
+pub const LIST_DEFAULT: usize = 20;
+
+/// A text for the model, and the same for a program.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// What the model reads.
+    pub text: String,
+    /// What a program reads.
+    pub structured: Value,
+    /// Whether something is wrong.
+    pub is_error: bool,
+}
+
+impl Said {
+    fn new(text: String, structured: Value) -> Said {
+        Said { text, structured, is_error: false }
+    }
+
+    /// Something is wrong, and this is what to do about it.
+    #[must_use]
+    pub fn error(text: impl Into<String>, structured: Value) -> Said {
+        Said { text: text.into(), structured, is_error: true }
+    }
+}
+
+/// The answer of a call that goes on as a job.
+#[must_use]
+pub fn started(job: &Job, ahead: u64, poll: &str, joined: bool) -> Said {
+    let Job { handle, tool, .. } = job;
+    let how = match (joined, job.status, ahead) {
+        (true, ..) => format!(
+            "The same call of {tool} is already running as {handle}; this is that job, nothing was started twice."
+        ),
+        (false, Status::Queued, 0) => format!("{tool} is queued as {handle}."),
+        (false, Status::Queued, ahead) => format!("{tool} is queued as {handle}, behind {ahead} others."),
+        (false, ..) => format!("{tool} goes on in the background as {handle}."),
+    };
+    let text = format!(
+        "{how} This is not its result. Go on with other work, then call {poll} with {{\"handle\":\"{handle}\"}}. \
+         Never guess the result, and do not call {tool} with these arguments again."
+    );
+    let mut structured = json!({"handle": handle, "status": "working", "tool": tool});
+    if joined {
+        structured["joined"] = json!(true);
+    }
+    if job.status == Status::Queued {
+        structured["queued_behind"] = json!(ahead);
+    }
+    Said::new(text, structured)
+}
+
+/// A job that has not ended.
+#[must_use]
+pub fn pending(job: &Job, ahead: u64, now: Timestamp) -> Said {
+    let poll_after = poll_after(job, now);
+    let mut text = format!("{} ({}): {}", job.handle, job.tool, standing(job, Some(ahead), now));
+    let _ = write!(text, ". No result yet; poll again in {}.", seconds(poll_after));
+    let mut structured = json!({"handle": job.handle, "status": "working", "tool": job.tool,
+        "poll_after_ms": poll_after.as_millis() as u64});
+    if let Some(progress) = &job.progress {
+        structured["progress"] = json!({"progress": progress.progress, "total": progress.total,
+            "message": progress.message.as_deref().map(clip)});
+    }
+    if let Status::Queued | Status::Paused = job.status {
+        structured["status_message"] = json!(job.status.name());
+    }
+    Said::new(text, structured)
+}
+
+/// Where an unfinished job stands, in a few words; `ahead` is how many are before it in its queue, if that is known.
+#[must_use]
+pub fn standing(job: &Job, ahead: Option<u64>, now: Timestamp) -> String {
+    let mut text = match job.status {
+        Status::Queued => match ahead {
+            None => "queued".to_owned(),
+            Some(0) => "queued, next in turn".to_owned(),
+            Some(ahead) => format!("queued behind {ahead} others"),
+        },
+        Status::Paused => "paused".to_owned(),
+        _ => format!("working for {}", seconds(job.ran_for(now))),
+    };
+    if let Some(progress) = &job.progress {
+        let _ = write!(text, ", {}", progressed(progress));
+    }
+    if let Some(message) = &job.message {
+        let _ = write!(text, ", {message}");
+    }
+    text
+}
+
+/// Progress in a few words.
+#[must_use]
+pub fn progressed(progress: &Progress) -> String {
+    let mut text = match progress.total {
+        Some(total) if total > 0.0 => {
+            format!("{}/{} ({:.0} %)", progress.progress, total, 100.0 * progress.progress / total)
+        }
+        _ => format!("progress {}", progress.progress),
+    };
+    if let Some(message) = &progress.message {
+        let _ = write!(text, " {:?}", clip(message));
+    }
+    text
+}
+
+/// When it is worth asking again: what is left by the job's own progress, or half of what it has taken so far.
+fn poll_after(job: &Job, now: Timestamp) -> Duration {
+    let so_far = job.ran_for(now);
+    let left = match &job.progress {
+        Some(Progress { progress, total: Some(total), .. }) if *progress > 0.0 && total > progress => {
+            so_far.mul_f64(((total - progress) / progress).min(1000.0))
+        }
+        _ => so_far / 2,
+    };
+    Duration::from_secs(left.as_secs().clamp(2, 60))
+}
+
+/// A job that has ended without an answer.
+#[must_use]
+pub fn ended_without_answer(job: &Job) -> Said {
+    let Job { handle, tool, .. } = job;
+    let message = job.message.as_deref().unwrap_or("no more is known");
+    let mut structured =
+        json!({"handle": handle, "status": job.status.name(), "tool": tool, "status_message": message});
+    if let Some(failure) = &job.failure {
+        structured["reason"] = json!(failure.kind);
+        // For reading only: a number that no program could hold is left out here.
+        structured["error"] = failure
+            .error
+            .as_ref()
+            .and_then(|error| serde_json::from_str(error.get()).ok())
+            .unwrap_or_default();
+    }
+    let text = match job.failure.as_ref().map(|failure| failure.kind) {
+        Some(FailureKind::Error) => format!("{handle} ({tool}) failed: {message}"),
+        Some(FailureKind::Interrupted) => {
+            format!("{handle} ({tool}) was interrupted: {message}. It has no result.")
+        }
+        Some(FailureKind::TimedOut) => format!("{handle} ({tool}) {message}. It has no result."),
+        None => format!("{handle} ({tool}) was cancelled: {message}. It has no result."),
+    };
+    Said::error(text, structured)
+}
+
+/// A job whose result's time to live is over.
+#[must_use]
+pub fn expired(job: &Job) -> Said {
+    let text = format!(
+        "{} ({}) {} and its result has expired: it was kept for {} after its end. Call the tool again if you still need it.",
+        job.handle,
+        job.tool,
+        job.status.name(),
+        seconds(job.policy.ttl)
+    );
+    Said::error(text, json!({"handle": job.handle, "status": "expired", "tool": job.tool}))
+}
+
+/// A handle that does not exist here.
+#[must_use]
+pub fn not_found(handle: &str, list: &str) -> Said {
+    let text = format!(
+        "There is no job {handle} here. Use a handle exactly as a call returned it; {list} shows yours."
+    );
+    Said::error(text, json!({"handle": handle, "status": "not_found"}))
+}
+
+/// A result too large for the model's context: its ends, and how to read the rest.
+#[must_use]
+pub fn previewed(job: &Job, preview: &Preview, bytes: u64, read: &str, is_error: bool) -> Said {
+    let parts = preview.describe_parts();
+    let text = format!(
+        "{} ({}) completed. Its result has {bytes} bytes ({parts}); this is only a preview. Read what you need of it with {read}: \
+         by lines, grep, json_path, bytes, or part.\n\n{}",
+        job.handle, job.tool, preview.text
+    );
+    let structured = json!({"handle": job.handle, "status": "completed", "tool": job.tool, "preview": true,
+        "bytes": bytes, "parts": parts});
+    Said { text, structured, is_error }
+}
+
+/// A duration for people and models.
+#[must_use]
+pub fn seconds(length: Duration) -> String {
+    let whole = length.as_secs();
+    match whole {
+        0..=9 => format!("{:.1} s", length.as_secs_f64()),
+        10..=119 => format!("{whole} s"),
+        120..=7199 => format!("{} min", whole / 60),
+        _ => format!("{} h", whole / 3600),
+    }
+}
+
+/// One line of a list of jobs.
+#[must_use]
+pub fn listed(job: &Job, now: Timestamp) -> (String, Value) {
+    let handle: Handle = job.handle;
+    let uncollected = job.status.is_terminal() && job.collected_at.is_none() && job.expired_at.is_none();
+    let state = if job.expired_at.is_some() {
+        "expired".to_owned()
+    } else if job.status.is_terminal() {
+        let age = now.since(job.finished_at.unwrap_or(now));
+        let fetched = if uncollected { ", result not fetched yet" } else { "" };
+        format!("{} {} ago{fetched}", job.status.name(), seconds(age))
+    } else {
+        standing(job, None, now)
+    };
+    let status = match job.status {
+        _ if job.expired_at.is_some() => "expired",
+        Status::Queued | Status::Paused => "working",
+        status => status.name(),
+    };
+    let structured = json!({"handle": handle, "tool": job.tool, "status": status, "fetched": !uncollected && job.status.is_terminal()});
+    (format!("{handle} {}: {state}", job.tool), structured)
+}
+
+/// Cuts a tool's message to what is worth a model's context, on one line.
+#[must_use]
+pub fn clip(message: &str) -> String {
+    let mut text: String = message
+        .chars()
+        .take(MESSAGE_CHARS)
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect();
+    if message.chars().nth(MESSAGE_CHARS).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DESIGN: together under 700 tokens of schema. JSON takes about three and a half characters a token at the least.
+    #[test]
+    fn our_tools_cost_a_model_less_than_700_tokens() {
+        let text = serde_json::to_string(&tools(str::to_owned)).unwrap();
+        assert!(text.len() < 700 * 7 / 2, "{} characters", text.len());
+    }
+
+    #[test]
+    fn what_a_tool_says_is_clipped_and_stays_on_one_line() {
+        let progress =
+            Progress { progress: 1.0, message: Some("a\nb\u{7}".repeat(300)), ..Progress::default() };
+        let text = progressed(&progress);
+        assert!(text.chars().count() < 250 && !text.contains('\n') && text.contains('…'));
+    }
+}

@@ -1,0 +1,148 @@
+//! Opening the file: its folder, its modes, its settings and its layout.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::Duration;
+
+use meanwhile_core::StoreError;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::fault::{Fault, failed};
+
+/// The steps from one layout to the next. The layout is the number of steps that were taken; a step that was released
+/// is never changed again.
+const STEPS: [&str; 1] = [include_str!("schema.sql")];
+
+/// How many prepared statements a connection keeps: all that this crate has.
+const STATEMENTS: usize = 64;
+
+/// A busy store is asked again after 1, 2, … 10, 10, … ms, this many times: about five seconds.
+/// SQLite's own `busy_timeout` soon sleeps for 100 ms, and then a busy neighbour is always faster.
+const PATIENCE: i32 = 505;
+
+/// Held while the file is made. Closing any descriptor of a file drops all locks that this process has on it (POSIX), also
+/// those of another connection that was quick to open it.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Opens the file for the writer, and makes it, its folder and its tables where they are not there.
+pub(crate) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    make_file(path).map_err(|error| {
+        let reason = format!("it cannot be made: {error}; make its folder writable, or set MEANWHILE_STATE_DIR to another folder");
+        StoreError::Failed { place: path.display().to_string(), reason }
+    })?;
+    prepare_writer(path).map_err(|fault| fault.at(path))
+}
+
+fn prepare_writer(path: &Path) -> Result<Connection, Fault> {
+    let mut sql = connect(path)?;
+    patiently(|| sql.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())))?;
+    sql.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192;",
+    )?;
+    migrate(&mut sql, path)?;
+    Ok(sql)
+}
+
+/// Opens the file for reading. It must be there, with its tables.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let open = || {
+        // Not opened read-only: the connection that closes last moves the log into the file, and it may be this one.
+        let sql = connect(path)?;
+        sql.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2048;")?;
+        Ok(sql)
+    };
+    open().map_err(|error| failed(path, &error))
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let mut sql = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    sql.busy_handler(Some(wait_for_turn))?;
+    sql.set_prepared_statement_cache_capacity(STATEMENTS);
+    sql.execute_batch("PRAGMA trusted_schema = OFF")?;
+    Ok(sql)
+}
+
+fn wait_for_turn(asked: i32) -> bool {
+    sleep(Duration::from_millis(u64::try_from(asked).unwrap_or(0).min(9) + 1));
+    asked < PATIENCE
+}
+
+/// Some steps, such as the change to WAL, report a busy file without asking the busy handler.
+fn patiently<T>(mut attempt: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let mut asked = 0;
+    loop {
+        match attempt() {
+            Err(error) if is_busy(&error) && wait_for_turn(asked) => asked += 1,
+            result => return result,
+        }
+    }
+}
+
+/// Whether somebody else has the file at the moment.
+pub(crate) fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn layout(sql: &Connection) -> rusqlite::Result<i64> {
+    sql.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn migrate(sql: &mut Connection, path: &Path) -> Result<(), Fault> {
+    let known = STEPS.len() as i64;
+    if layout(sql)? == known {
+        return Ok(());
+    }
+    let step = sql.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Read again: another process may have been faster.
+    let found = layout(&step)?;
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known }.into());
+    }
+    for text in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        step.execute_batch(text)?;
+    }
+    step.pragma_update(None, "user_version", known)?;
+    step.commit()?;
+    Ok(())
+}
+
+fn make_file(path: &Path) -> std::io::Result<()> {
+    let _making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        private_folder().recursive(true).create(folder)?;
+    }
+    // Only ever a new file: see MAKING. SQLite gives its log the mode of the file.
+    match private_file().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(unix)]
+fn private_folder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+#[cfg(unix)]
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+#[cfg(not(unix))]
+fn private_folder() -> DirBuilder {
+    DirBuilder::new()
+}
+
+#[cfg(not(unix))]
+fn private_file() -> OpenOptions {
+    OpenOptions::new()
+}

@@ -1,0 +1,281 @@
+//! The one thread of this process that writes: it takes whatever is waiting, commits it in one transaction, and only then
+//! tells anyone. One flush to the disk thus serves everybody who came while the last one was under way.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use meanwhile_core::{Handle, StoreError, Timestamp};
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Shared;
+use crate::fault::{Fault, again};
+use crate::schema::{is_busy, open_writer};
+use crate::watch::Watch;
+
+/// The most calls that share one transaction, so that the first of them does not wait for ever.
+const BATCH_MAX: usize = 256;
+
+/// What the writer is asked to do.
+pub(crate) enum Command {
+    /// Have the file open.
+    Open(oneshot::Sender<Result<(), StoreError>>),
+    /// See whether another connection has written.
+    Look,
+    /// Change something.
+    Write(Box<dyn Write>),
+}
+
+/// The open transaction, as a write sees it.
+pub(crate) struct Tx<'a> {
+    pub(crate) sql: &'a Connection,
+    pub(crate) now: Timestamp,
+    /// The jobs that were changed: told after the commit.
+    pub(crate) changed: Vec<Handle>,
+}
+
+/// A write that waits for its turn.
+pub(crate) trait Write: Send {
+    /// Whether it may be lost with the machine's power.
+    fn is_lazy(&self) -> bool;
+    /// Does it. May be called again, after the first time was rolled back.
+    ///
+    /// An error is the database's and ends the transaction; a call that is merely refused has written nothing.
+    fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
+    /// Tells the caller: what `run` found, or `error`.
+    fn answer(self: Box<Self>, error: Option<StoreError>);
+}
+
+/// A write whose answer is a `T`.
+pub(crate) struct Call<T, W> {
+    pub(crate) is_lazy: bool,
+    pub(crate) work: W,
+    pub(crate) found: Option<Result<T, StoreError>>,
+    pub(crate) reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, W> Write for Call<T, W>
+where
+    T: Send,
+    W: FnMut(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send,
+{
+    fn is_lazy(&self) -> bool {
+        self.is_lazy
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+        self.found = Some((self.work)(tx)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, error: Option<StoreError>) {
+        let found = match error {
+            Some(error) => Some(Err(error)),
+            None => self.found,
+        };
+        if let Some(found) = found {
+            // Whoever asked may have gone; what was committed stays.
+            let _ = self.reply.send(found);
+        }
+    }
+}
+
+/// Serves commands until nobody is left who could send one.
+pub(crate) fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>, own: mpsc::WeakSender<Command>) {
+    let mut writer = Writer { file: None, shared, own };
+    while let Some(first) = inbox.blocking_recv() {
+        let mut batch = Batch::default();
+        batch.add(first);
+        while batch.writes.len() < BATCH_MAX
+            && let Ok(next) = inbox.try_recv()
+        {
+            batch.add(next);
+        }
+        writer.serve(batch);
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    opens: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    writes: Vec<Box<dyn Write>>,
+    looks: bool,
+}
+
+impl Batch {
+    fn add(&mut self, command: Command) {
+        match command {
+            Command::Open(reply) => self.opens.push(reply),
+            Command::Look => self.looks = true,
+            Command::Write(write) => self.writes.push(write),
+        }
+    }
+}
+
+struct Writer {
+    /// Open from the first use on, and opened again after an error that may have hurt it.
+    file: Option<File>,
+    shared: Arc<Shared>,
+    own: mpsc::WeakSender<Command>,
+}
+
+impl Writer {
+    fn serve(&mut self, batch: Batch) {
+        for reply in batch.opens {
+            let _ = reply.send(self.file().map(drop));
+        }
+        self.write(batch.writes);
+        if batch.looks {
+            self.look();
+        }
+    }
+
+    fn file(&mut self) -> Result<&mut File, StoreError> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open(&self.shared.path, self.own.clone())?,
+        };
+        self.shared.is_ready.store(true, Ordering::Release);
+        Ok(self.file.insert(file))
+    }
+
+    /// Commits the writes together and answers them. If one of them breaks, each gets a transaction of its own, so that
+    /// only the one that breaks fails.
+    fn write(&mut self, mut writes: Vec<Box<dyn Write>>) {
+        if writes.is_empty() {
+            return;
+        }
+        match self.commit(&mut writes) {
+            Ok(()) => writes.into_iter().for_each(|write| write.answer(None)),
+            Err(Fault::Sql(error)) if writes.len() > 1 && !is_busy(&error) => {
+                writes.into_iter().for_each(|write| self.write(vec![write]));
+            }
+            Err(fault) => {
+                let error = fault.at(&self.shared.path);
+                tracing::warn!(%error, "nothing was written");
+                writes.into_iter().for_each(|write| write.answer(Some(again(&error))));
+            }
+        }
+    }
+
+    fn commit(&mut self, writes: &mut [Box<dyn Write>]) -> Result<(), Fault> {
+        let shared = self.shared.clone();
+        let file = self.file()?;
+        match file.transaction(writes, &shared) {
+            Ok(changed) => {
+                shared.commits.fetch_add(1, Ordering::Relaxed);
+                changed.into_iter().for_each(|handle| shared.changes.publish(handle));
+                Ok(())
+            }
+            Err(error) => {
+                if !file.is_fit_after(&error) {
+                    self.close();
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let Some(file) = &mut self.file else { return };
+        match file.is_changed_by_others() {
+            Ok(false) => {}
+            Ok(true) => self.shared.changes.publish_all(),
+            Err(error) if is_busy(&error) => {}
+            Err(_) => self.close(),
+        }
+    }
+
+    fn close(&mut self) {
+        self.file = None;
+        self.shared.is_ready.store(false, Ordering::Release);
+        // What the others write until it is open again goes unseen: let everybody look for themselves.
+        self.shared.changes.publish_all();
+    }
+}
+
+/// The open file.
+struct File {
+    sql: Connection,
+    is_lazy: bool,
+    version: i64,
+    _watch: Watch,
+}
+
+impl File {
+    fn open(path: &Path, own: mpsc::WeakSender<Command>) -> Result<File, StoreError> {
+        let sql = open_writer(path)?;
+        // Watched before the version is read, so that no commit falls between.
+        let watch = Watch::start(path, move || match own.upgrade() {
+            Some(own) => own.blocking_send(Command::Look).is_ok(),
+            None => false,
+        });
+        let version = data_version(&sql).map_err(|error| Fault::from(error).at(path))?;
+        Ok(File { sql, is_lazy: false, version, _watch: watch })
+    }
+
+    fn transaction(
+        &mut self,
+        writes: &mut [Box<dyn Write>],
+        shared: &Shared,
+    ) -> rusqlite::Result<Vec<Handle>> {
+        self.set_lazy(writes.iter().all(|write| write.is_lazy()))?;
+        self.execute("BEGIN IMMEDIATE")?;
+        let done = self.steps(writes, shared).and_then(|changed| self.execute("COMMIT").map(|()| changed));
+        if done.is_err() && !self.sql.is_autocommit() {
+            // A failure shows in `is_fit_after`.
+            let _ = self.execute("ROLLBACK");
+        }
+        done
+    }
+
+    fn steps(&self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Vec<Handle>> {
+        let mut tx = Tx { sql: &self.sql, now: shared.clock.now(), changed: Vec::new() };
+        for write in writes {
+            tx.now = shared.clock.now();
+            write.run(&mut tx)?;
+        }
+        Ok(tx.changed)
+    }
+
+    /// A lazy transaction is not flushed to the disk by itself, but with the next one that is.
+    fn set_lazy(&mut self, is_lazy: bool) -> rusqlite::Result<()> {
+        if self.is_lazy != is_lazy {
+            self.execute(if is_lazy { "PRAGMA synchronous = NORMAL" } else { "PRAGMA synchronous = FULL" })?;
+            self.is_lazy = is_lazy;
+        }
+        Ok(())
+    }
+
+    fn execute(&self, text: &str) -> rusqlite::Result<()> {
+        self.sql.prepare_cached(text)?.execute([]).map(drop)
+    }
+
+    /// The version counts only the commits of *other* connections, in this process or another. It is asked of the
+    /// writer's own connection, so our own commits wake nobody twice.
+    fn is_changed_by_others(&mut self) -> rusqlite::Result<bool> {
+        let version = data_version(&self.sql)?;
+        Ok(std::mem::replace(&mut self.version, version) != version)
+    }
+
+    /// Whether the connection can go on after `error`, as opposed to being opened anew.
+    fn is_fit_after(&self, error: &rusqlite::Error) -> bool {
+        let is_harmless = match error.sqlite_error_code() {
+            None => true,
+            Some(code) => matches!(
+                code,
+                ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::DiskFull
+                    | ErrorCode::ConstraintViolation
+                    | ErrorCode::TooBig
+            ),
+        };
+        is_harmless && self.sql.is_autocommit()
+    }
+}
+
+fn data_version(sql: &Connection) -> rusqlite::Result<i64> {
+    sql.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}

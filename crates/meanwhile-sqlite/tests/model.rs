@@ -1,0 +1,243 @@
+//! Whatever is done, in whatever order, this store says what the store in memory says.
+
+#![allow(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meanwhile_core::event::Actor;
+use meanwhile_core::job::{AnswerInfo, Failure, FailureKind, Progress};
+use meanwhile_core::store::{Created, NewJob, Query};
+use meanwhile_core::testing::suite::{json, new_job};
+use meanwhile_core::testing::{ManualClock, MemoryStore};
+use meanwhile_core::{Clock, Handle, Op, Outcome, Status, Store};
+use meanwhile_sqlite::SqliteStore;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, subsequence};
+
+const LEASE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Create { scope: bool, key: Option<bool>, peer: bool, rerun: bool, started: bool, joins: bool },
+    Apply(Index, Do),
+    Renew { peer: bool },
+    Expire(usize),
+    Advance(u64),
+    List { scope: Option<bool>, statuses: Vec<Status>, limit: usize, uncollected_first: bool },
+}
+
+#[derive(Debug, Clone)]
+enum Do {
+    Claim { peer: bool },
+    Progress(f64, Option<String>),
+    Complete(u32),
+    Store(bool),
+    Fail(bool),
+    Cancelled,
+    Lose,
+    Abandon,
+    Cancel,
+    Pause,
+    Resume,
+    Collect,
+    Note(String),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let create = any::<(bool, Option<bool>, bool, bool, bool, bool)>();
+    let list = (any::<Option<bool>>(), subsequence(Status::ALL.to_vec(), 0..=6), 0usize..8, any::<bool>());
+    prop_oneof![
+        3 => create.prop_map(|(scope, key, peer, rerun, started, joins)| {
+            Step::Create { scope, key, peer, rerun, started, joins }
+        }),
+        12 => (any::<Index>(), todo()).prop_map(|(job, todo)| Step::Apply(job, todo)),
+        1 => any::<bool>().prop_map(|peer| Step::Renew { peer }),
+        1 => (1usize..100).prop_map(Step::Expire),
+        1 => (0u64..2400).prop_map(Step::Advance),
+        2 => list.prop_map(|(scope, statuses, limit, uncollected_first)| {
+            Step::List { scope, statuses, limit, uncollected_first }
+        }),
+    ]
+}
+
+fn todo() -> impl Strategy<Value = Do> {
+    prop_oneof![
+        4 => any::<bool>().prop_map(|peer| Do::Claim { peer }),
+        2 => (-1e9..1e9, any::<Option<String>>()).prop_map(|(progress, message)| Do::Progress(progress, message)),
+        2 => any::<u32>().prop_map(Do::Complete),
+        1 => any::<bool>().prop_map(Do::Store),
+        1 => any::<bool>().prop_map(Do::Fail),
+        1 => Just(Do::Cancelled),
+        1 => Just(Do::Lose),
+        1 => Just(Do::Abandon),
+        1 => Just(Do::Cancel),
+        1 => Just(Do::Pause),
+        1 => Just(Do::Resume),
+        2 => Just(Do::Collect),
+        1 => any::<String>().prop_map(Do::Note),
+    ]
+}
+
+fn name(which: bool) -> &'static str {
+    if which { "one" } else { "two" }
+}
+
+fn op(todo: Do, attempt: u64) -> Op {
+    let finish = |outcome| Op::Finish { attempt, outcome };
+    let by = Actor::User;
+    match todo {
+        Do::Claim { peer } => Op::Claim { peer: name(peer).to_owned(), lease: LEASE },
+        Do::Progress(progress, message) => {
+            Op::Progress { attempt, progress: Progress { progress, message, ..Progress::default() } }
+        }
+        Do::Complete(number) => finish(Outcome::Completed(json(&format!("{{\"n\": {number}.0}}")))),
+        Do::Store(which) => {
+            finish(Outcome::CompletedIn(AnswerInfo { bytes: 70_000, artifact: Some(name(which).to_owned()) }))
+        }
+        Do::Fail(with_error) => {
+            let error = with_error.then(|| json(r#"{"code": -32000.0}"#));
+            finish(Outcome::Failed(Failure {
+                kind: FailureKind::TimedOut,
+                message: "no\n\"✓\"".to_owned(),
+                error,
+            }))
+        }
+        Do::Cancelled => finish(Outcome::Cancelled("told to stop".to_owned())),
+        Do::Lose => Op::Lose { attempt, reason: "it crashed".to_owned() },
+        Do::Abandon => Op::Abandon,
+        Do::Cancel => Op::Cancel { by },
+        Do::Pause => Op::Pause { by },
+        Do::Resume => Op::Resume { by },
+        Do::Collect => Op::Collect { by },
+        Do::Note(message) => Op::Note { by, message },
+    }
+}
+
+/// The two stores, which are told the same.
+struct Pair {
+    sqlite: SqliteStore,
+    memory: MemoryStore,
+    clock: ManualClock,
+    jobs: Vec<Handle>,
+}
+
+impl Pair {
+    fn open(folder: &Path) -> Pair {
+        let clock = ManualClock::default();
+        let sqlite = SqliteStore::new(folder.join("jobs.db"), Arc::new(clock.clone()));
+        Pair { sqlite, memory: MemoryStore::new(Arc::new(clock.clone())), clock, jobs: vec![] }
+    }
+
+    fn stores(&self) -> [&dyn Store; 2] {
+        [&self.sqlite, &self.memory]
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Create { scope, key, peer, rerun, started, joins } => {
+                let mut new = new_job(name(scope), key.map(name));
+                new.peer = name(peer).to_owned();
+                new.policy.rerun = rerun;
+                new.started_at = started.then(|| self.clock.now());
+                new.joins = joins;
+                self.create(new).await;
+            }
+            Step::Apply(job, todo) => {
+                if !self.jobs.is_empty() {
+                    self.apply(*job.get(&self.jobs), todo).await;
+                }
+            }
+            Step::Renew { peer } => {
+                for store in self.stores() {
+                    store.renew(&name(peer).to_owned(), LEASE).await.unwrap();
+                }
+            }
+            Step::Expire(limit) => self.expire(limit).await,
+            Step::Advance(seconds) => self.clock.advance(Duration::from_secs(seconds)),
+            Step::List { scope, statuses, limit, uncollected_first } => {
+                let scope = scope.map(|scope| name(scope).to_owned());
+                self.compare_lists(&Query { scope, statuses, limit, uncollected_first }).await;
+            }
+        }
+    }
+
+    async fn create(&mut self, new: NewJob) {
+        let [one, other] = self.stores().map(|store| store.create(new.clone()));
+        let (one, other) = (one.await.unwrap(), other.await.unwrap());
+        assert_eq!(format!("{one:?}"), format!("{other:?}"));
+        if let Created::New(job) = one {
+            self.jobs.push(job.handle);
+        }
+    }
+
+    async fn apply(&self, handle: Handle, todo: Do) {
+        let attempt = self.memory.job(handle).await.unwrap().unwrap().attempt;
+        let op = op(todo, attempt);
+        let [one, other] = self.stores().map(|store| store.apply(handle, op.clone()));
+        assert_eq!(format!("{:?}", one.await), format!("{:?}", other.await), "{op:?}");
+    }
+
+    async fn expire(&self, limit: usize) {
+        // Which of them go first is each store's own affair.
+        let limit = limit.max(self.jobs.len());
+        let [one, other] = self.stores().map(|store| store.expire(limit));
+        let (one, mut other) = (one.await.unwrap(), other.await.unwrap());
+        other.sort();
+        other.dedup();
+        assert_eq!(one, other);
+    }
+
+    async fn compare_lists(&self, query: &Query) {
+        let [one, other] = self.stores().map(|store| store.list(query));
+        assert_eq!(format!("{:?}", one.await.unwrap()), format!("{:?}", other.await.unwrap()), "{query:?}");
+    }
+
+    async fn compare(&self) {
+        for handle in &self.jobs {
+            let [one, other] = self.stores().map(|store| everything(store, *handle));
+            assert_eq!(one.await, other.await);
+        }
+        for peer in [true, false].map(|peer| name(peer).to_owned()) {
+            let [one, other] = self.stores().map(|store| store.next_queued(&peer));
+            assert_eq!(one.await.unwrap(), other.await.unwrap());
+        }
+        let [one, other] = self.stores().map(|store| store.abandoned(100));
+        let handles = |jobs: Vec<meanwhile_core::Job>| {
+            let mut handles: Vec<Handle> = jobs.into_iter().map(|job| job.handle).collect();
+            handles.sort();
+            handles
+        };
+        assert_eq!(handles(one.await.unwrap()), handles(other.await.unwrap()));
+    }
+}
+
+async fn everything(store: &dyn Store, handle: Handle) -> String {
+    format!(
+        "{:?}\n{:?}\n{:?}\n{:?}\n{:#?}",
+        store.job(handle).await.unwrap(),
+        store.request(handle).await.unwrap(),
+        store.answer(handle).await.unwrap(),
+        store.ahead(handle).await.unwrap(),
+        store.events(handle, 0, 100).await.unwrap(),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_agrees_with_the_store_in_memory(steps in vec(steps(), 1..120)) {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut pair = Pair::open(folder.path());
+            for step in steps {
+                pair.step(step).await;
+            }
+            pair.compare().await;
+        });
+    }
+}

@@ -1,0 +1,93 @@
+//! `meanwhile jobs`, from another process while a wrapper runs.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::client::{Home, meanwhile, text};
+use crate::faces::{Gate, handle, impatient, poll};
+
+fn command(home: &Home, args: &[&str]) -> Command {
+    let mut command = Command::new(meanwhile());
+    command.arg("jobs").args(args).env("MEANWHILE_STATE_DIR", home.state_dir()).stdin(Stdio::null());
+    command
+}
+
+fn run(home: &Home, args: &[&str]) -> Output {
+    command(home, args).output().expect("meanwhile runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn json_of(home: &Home, args: &[&str]) -> Value {
+    let output = run(home, &[args, &["--json"]].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn another_terminal_sees_a_running_job_and_cancels_it() {
+    let client = impatient(&[]);
+    let home = client.home();
+    let handle = handle(&client.call("sleep", json!({"ms": 3_600_000})));
+    let list = json_of(home, &["list", "--status", "working"]);
+    assert_eq!(
+        (&list[0]["handle"], &list[0]["tool"], &list[0]["status"]),
+        (&json!(handle), &json!("sleep"), &json!("working"))
+    );
+    assert!(stdout(&run(home, &["show", &handle])).contains("working for"));
+    assert_eq!(run(home, &["result", &handle]).status.code(), Some(4));
+    let cancelled = run(home, &["cancel", &handle]);
+    assert!(cancelled.status.success() && stdout(&cancelled).contains("cancelled"), "{cancelled:?}");
+    client.wait_log("cancelled sleep");
+    let events = json_of(home, &["events", &handle]);
+    let asked = events.as_array().unwrap().iter().find(|event| event["kind"] == "cancel_requested").unwrap();
+    assert_eq!(asked["actor"], "user");
+    assert_eq!(run(home, &["cancel", &handle]).status.code(), Some(1));
+}
+
+#[test]
+fn a_result_is_printed_as_text_and_as_it_was_answered() {
+    let client = impatient(&["--mode", "handle"]);
+    let handle = handle(&client.call("big", json!({"lines": 3000})));
+    poll(&client, &handle);
+    let printed = stdout(&run(client.home(), &["result", &handle]));
+    assert!(printed.starts_with("line 000001 ") && printed.contains("line 003000 "));
+    let whole = json_of(client.home(), &["result", &handle]);
+    assert_eq!(whole["content"][1]["type"], "image");
+    assert_eq!(text(&whole).len(), 180_000);
+    let show = json_of(client.home(), &["show", &handle]);
+    assert_eq!(
+        (&show["status"], &show["request"]["arguments"]),
+        (&json!("completed"), &json!({"lines": 3000}))
+    );
+}
+
+#[test]
+fn watching_a_job_in_a_pipe_prints_a_line_for_each_event_and_ends_with_it() {
+    let client = impatient(&[]);
+    let gate = Gate::new(client.home(), "gate");
+    let handle = handle(&client.call("gate", gate.arguments()));
+    let watching = command(client.home(), &["watch", &handle]).stdout(Stdio::piped()).spawn().unwrap();
+    gate.open();
+    let output = watching.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let lines = stdout(&output);
+    assert!(lines.lines().last().unwrap().contains("completed") && lines.contains(&handle), "{lines}");
+    assert!(!lines.contains('\u{1b}'), "no escape codes in a pipe");
+}
+
+#[test]
+fn what_is_not_there_is_said_with_its_own_exit_code() {
+    let home = Home::new();
+    assert!(stdout(&run(&home, &["list"])).contains("No jobs."));
+    assert_eq!(json_of(&home, &["list"]), json!([]));
+    for action in ["show", "events", "result", "cancel", "watch"] {
+        let output = run(&home, &[action, "job_aaaaaaaaaaaaaaaaaaaaaaaaaa"]);
+        assert_eq!(output.status.code(), Some(3), "{action}: {output:?}");
+    }
+    let wrong = run(&home, &["show", "render-7"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("a handle is `job_`"));
+}

@@ -1,0 +1,15 @@
+//! End-to-end tests: real processes, driven over their stdin and stdout by an independent client.
+//!
+//! The upstreams are examples of this package; `cargo build --examples -p meanwhile-cli` builds them, and so
+//! does a plain `cargo test`.
+
+mod client;
+mod control;
+mod faces;
+mod fixture;
+mod inbox;
+mod jobs_command;
+mod malformed;
+mod passing;
+mod results;
+mod upstream;

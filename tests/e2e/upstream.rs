@@ -1,0 +1,121 @@
+//! The upstream's death, and its return.
+
+use serde_json::json;
+
+use crate::client::{Client, FIXTURE, RAW, text};
+use crate::faces::{Gate, handle, impatient, poll};
+
+#[test]
+fn a_call_whose_server_dies_says_so_and_the_next_one_finds_a_new_server() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    let crashed = client.call("crash", json!({}));
+    assert_eq!(crashed["isError"], true);
+    assert!(text(&crashed).contains("ended (exit status: 3)"), "{crashed}");
+    assert_eq!(text(&client.call("echo", json!({"text": "back"}))), "back");
+    assert_eq!(client.home().log().matches("spawned").count(), 2);
+}
+
+#[test]
+fn a_job_whose_server_dies_is_interrupted_and_not_run_twice() {
+    let client = impatient(&["--tool", "echo=inline"]);
+    let gate = Gate::new(client.home(), "gate");
+    let handle = handle(&client.call("gate", gate.arguments()));
+    client.call("crash", json!({}));
+    let polled = poll(&client, &handle);
+    assert_eq!(polled["structuredContent"]["reason"], "interrupted", "{polled}");
+    gate.open();
+    assert_eq!(text(&client.call("echo", json!({"text": "x"}))), "x");
+    assert_eq!(client.home().log().matches("start gate").count(), 1);
+}
+
+#[test]
+fn a_call_that_is_safe_to_repeat_survives_its_servers_death() {
+    for extra in [&["--inline-budget", "1h"][..], &["--mode", "handle"]] {
+        let client = Client::wrap(extra, &[FIXTURE]);
+        client.initialize();
+        let answer = client.call("crash_once", json!({}));
+        let answer = if extra[0] == "--mode" { poll(&client, &handle(&answer)) } else { answer };
+        assert_eq!(text(&answer), "survived", "{answer}");
+        assert_eq!(client.home().log().matches("start crash_once").count(), 2);
+    }
+}
+
+#[test]
+fn a_new_server_is_told_what_the_old_one_knew() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    client.request("logging/setLevel", json!({"level": "warning"})).unwrap();
+    client.request("resources/subscribe", json!({"uri": "fixture://notes/one"})).unwrap();
+    client.call("crash", json!({}));
+    client.call("echo", json!({"text": "x"}));
+    client.wait_log("set level");
+    let log = client.home().log();
+    let after = log.split("start crash").nth(1).expect("it crashed");
+    assert!(after.contains("subscribe fixture://notes/one") && after.contains("set level"), "{log}");
+}
+
+#[test]
+fn a_server_that_cannot_be_started_is_an_answer() {
+    let client = Client::wrap(&[], &["/nowhere/no-such-server"]);
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}});
+    let error = client.request("initialize", params).unwrap_err();
+    assert!(
+        error["message"].as_str().unwrap().contains("cannot start the MCP server `/nowhere/no-such-server`"),
+        "{error}"
+    );
+    let gone = Client::wrap(&[], &["false"]);
+    let error = gone.request("initialize", json!({"protocolVersion": "2025-11-25"})).unwrap_err();
+    assert!(error["message"].as_str().unwrap().contains("ended (exit status: 1)"), "{error}");
+}
+
+#[test]
+fn its_stderr_is_ours_and_marked() {
+    let client = Client::wrap(&["--name", "fix"], &[FIXTURE]);
+    client.initialize();
+    assert_eq!(client.wait_stderr("fixture ready"), "[fix] fixture ready");
+}
+
+#[test]
+fn the_upstream_ends_with_the_gateway() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    client.close_stdin();
+    assert!(client.wait_exit().success());
+    assert!(client.home().log().contains("exit"), "it saw its stdin close");
+}
+
+#[test]
+fn a_signal_ends_running_jobs_as_interrupted() {
+    let client = impatient(&[]);
+    let gate = Gate::new(client.home(), "gate");
+    let handle = handle(&client.call("gate", gate.arguments()));
+    let told =
+        std::process::Command::new("kill").args(["-TERM", &client.pid().to_string()]).status().unwrap();
+    assert!(told.success() && client.wait_exit().success());
+    let home = client.home();
+    let later = Client::wrap_in(home, &[], &[FIXTURE], &[]);
+    later.initialize();
+    let polled = poll(&later, &handle);
+    assert_eq!(polled["structuredContent"]["reason"], "interrupted", "{polled}");
+}
+
+#[test]
+fn a_call_before_any_list_still_finds_its_tool_and_pages_are_followed() {
+    let client = Client::wrap(&["--mode", "handle"], &[RAW, "--page", "2"]);
+    client.initialize();
+    handle(&client.call("any", json!({})));
+    let mut names = Vec::new();
+    let mut params = json!({});
+    loop {
+        let page = client.request("tools/list", params).unwrap();
+        names.extend(crate::client::tool_names(&page).into_iter().map(str::to_owned));
+        let Some(cursor) = page.get("nextCursor") else { break };
+        params = json!({"cursor": cursor});
+    }
+    assert_eq!(names.iter().filter(|name| *name == "poll_result").count(), 1);
+    assert!(
+        names.ends_with(&["read_result".to_owned()]) && names.iter().any(|name| name == "unknown_fields"),
+        "{names:?}"
+    );
+}
