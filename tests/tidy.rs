@@ -112,7 +112,8 @@ fn every_source_keeps_the_style() {
             for banned in BANNED.iter().filter(|banned| (banned.place)(&path) && line.contains(banned.text)) {
                 complain(&format!("`{}`: {}", banned.text, banned.mend));
             }
-            if line.chars().count() > COLUMNS_MAX && !line.contains("r#\"") {
+            // A long text in quotes is better left whole.
+            if line.chars().count() > COLUMNS_MAX && !line.contains('"') {
                 complain(&format!("more than {COLUMNS_MAX} columns: break the line"));
             }
         }

@@ -82,13 +82,11 @@ pub(crate) struct Client {
 impl Client {
     /// `meanwhile wrap EXTRA… -- UPSTREAM…`; the upstream is [`FIXTURE`] or [`RAW`] with its options, or any
     /// command.
-    #[allow(dead_code, reason = "the tests of the gateway need it, those of the fixture do not")]
     pub(crate) fn wrap(extra: &[&str], upstream: &[&str]) -> Self {
         Self::wrap_in(&Home::new(), extra, upstream, &[])
     }
 
     /// Like [`Client::wrap`], in a home shared with others and with more environment variables.
-    #[allow(dead_code, reason = "the tests of the gateway need it, those of the fixture do not")]
     pub(crate) fn wrap_in(home: &Home, extra: &[&str], upstream: &[&str], env: &[(&str, &str)]) -> Self {
         let upstream = resolve(upstream);
         let upstream: Vec<&str> = upstream.iter().map(String::as_str).collect();

@@ -5,6 +5,7 @@
 
 mod client;
 mod control;
+mod demo;
 mod faces;
 mod fixture;
 mod inbox;

@@ -119,3 +119,22 @@ fn a_call_before_any_list_still_finds_its_tool_and_pages_are_followed() {
         "{names:?}"
     );
 }
+
+#[test]
+fn a_busy_server_does_not_keep_the_gateway_once_its_client_is_gone() {
+    let client = impatient(&[]);
+    let handle = handle(&client.call("stubborn", json!({"ms": 3_600_000})));
+    client.call("control_job", json!({"handle": handle, "action": "cancel"}));
+    client.close_stdin();
+    assert!(client.wait_exit().success());
+}
+
+#[test]
+fn the_last_answers_reach_a_client_that_has_closed_its_stdin_and_reads_slowly() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    let id = client.start_call("big", json!({"lines": 20_000}));
+    client.close_stdin();
+    assert_eq!(text(&client.wait_response(id).unwrap()).len(), 1_200_000);
+    assert!(client.wait_exit().success());
+}

@@ -1,6 +1,16 @@
 // What the peer tests share: finding the binary, the servers, and a box per test in which clients live and die.
 
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathSync, rmSync, watch, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,7 +37,8 @@ export function meanwhile() {
   const builds = ['debug', 'release'].map((profile) => join(ROOT, 'target', profile, 'meanwhile'));
   const found = named ? resolve(named) : builds.find(existsSync);
   if (!found || !existsSync(found)) {
-    throw new Error(`no meanwhile binary at ${named ?? builds.join(' or ')}: run \`cargo build\`, or set MEANWHILE_BIN`);
+    const where = named ?? builds.join(' or ');
+    throw new Error(`no meanwhile binary at ${where}: run \`cargo build\`, or set MEANWHILE_BIN`);
   }
   return found;
 }

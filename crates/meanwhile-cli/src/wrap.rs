@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,6 +14,7 @@ use meanwhile_mcp::gateway::{Gateway, Settings};
 use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
 use meanwhile_mcp::transport::{Outbound, stdin, stdout};
 use meanwhile_mcp::upstream::Launch;
+use tokio::io::AsyncRead;
 
 use crate::state::State;
 
@@ -97,9 +99,9 @@ impl Wrap {
         let settings = self.settings()?;
         let input = stdin().context("cannot read stdin")?;
         let down = Outbound::start(stdout().context("cannot write stdout")?);
-        let gateway = Gateway::start(settings, store, artifacts, down);
+        let gateway = Gateway::start(settings, store, artifacts, down.clone());
         let code = tokio::select! {
-            served = async { gateway.serve(input).await?; gateway.finish().await; anyhow::Ok(()) } => {
+            served = serve(&gateway, input, &down) => {
                 served.context("the client's messages cannot be read")?;
                 ExitCode::SUCCESS
             }
@@ -141,8 +143,21 @@ impl Wrap {
     }
 }
 
+/// Serves the client, until it is gone and all that it started has ended.
+async fn serve(
+    gateway: &Arc<Gateway>,
+    input: impl AsyncRead + Unpin,
+    down: &Outbound,
+) -> std::io::Result<()> {
+    gateway.serve(input).await?;
+    gateway.answer_the_rest().await;
+    down.finish().await;
+    gateway.drain().await;
+    Ok(())
+}
+
 /// Resolves with the name of the signal that asks this process to end.
-async fn asked_to_end() -> &'static str {
+pub(crate) async fn asked_to_end() -> &'static str {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -161,18 +176,30 @@ async fn asked_to_end() -> &'static str {
 fn name_of(command: &[String]) -> String {
     const RUNNERS: [&str; 10] =
         ["npx", "bunx", "uvx", "pipx", "node", "bun", "deno", "python", "python3", "uv"];
-    let base = |text: &str| {
-        Path::new(text)
-            .file_stem()
-            .map_or_else(|| text.to_owned(), |stem| stem.to_string_lossy().into_owned())
-    };
-    let program = command.first().map_or_else(String::new, |program| base(program));
+    const VERBS: [&str; 5] = ["run", "exec", "x", "dlx", "tool"];
+    let Some((program, args)) = command.split_first() else { return String::new() };
+    let program = telling_part(program);
     if !RUNNERS.contains(&program.as_str()) {
         return program;
     }
-    let words = ["run", "exec", "x", "dlx", "tool"];
-    let told = command[1..].iter().find(|arg| !arg.starts_with('-') && !words.contains(&arg.as_str()));
-    told.map_or(program, |told| base(told))
+    let told = args.iter().find(|arg| !arg.starts_with('-') && !VERBS.contains(&arg.as_str()));
+    told.map_or(program, |told| telling_part(told))
+}
+
+/// The last part of a path that tells one server from another: many are a `dist/index.js` in a folder of their name.
+fn telling_part(path: &str) -> String {
+    const ANY: [&str; 10] =
+        ["index", "main", "server", "cli", "app", "__main__", "dist", "build", "src", "bin"];
+    let stems = Path::new(path)
+        .iter()
+        .rev()
+        .map(|part| Path::new(part).file_stem().unwrap_or(part).to_string_lossy());
+    let mut stems = stems.filter(|stem| stem != "/" && stem != "." && stem != "..");
+    let last = stems.next().unwrap_or_default().into_owned();
+    if !ANY.contains(&last.as_str()) {
+        return last;
+    }
+    stems.find(|stem| !ANY.contains(&stem.as_ref())).map_or(last, |stem| stem.into_owned())
 }
 
 /// A session in the same folder, of the same user, with a server of the same name sees the same jobs.
@@ -206,6 +233,12 @@ mod tests {
             ("python3 -u servers/render.py", "render"),
             ("uv run render.py", "render"),
             ("node", "node"),
+            (
+                "node node_modules/@modelcontextprotocol/server-everything/dist/index.js stdio",
+                "server-everything",
+            ),
+            ("python server.py", "server"),
+            ("/opt/render/bin/main", "render"),
         ] {
             let words: Vec<String> = command.split(' ').map(str::to_owned).collect();
             assert_eq!(name_of(&words), name, "{command}");

@@ -10,7 +10,7 @@ use crate::handle::Handle;
 use crate::job::{Failure, Progress};
 
 /// How many reports of progress may wait for the engine before the oldest of them is dropped.
-pub(crate) const PROGRESS_QUEUE: usize = 64;
+pub(crate) const PROGRESS_QUEUE: usize = 16;
 
 /// How one attempt ended, as the executor knows it.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::message::{Fields, to_json};
 use crate::rules::{Face, Rules, Treatment};
+use crate::upstream::Launch;
 use crate::words;
 
 /// How many violations of a schema an error names.
@@ -130,9 +131,10 @@ impl Catalog {
 
 /// What makes two calls the same: server, tool and arguments, whatever the order of their keys and the form of their numbers.
 #[must_use]
-pub fn join_key(server: &str, tool: &str, arguments: &Value) -> String {
+pub fn join_key(server: &Launch, tool: &str, arguments: &Value) -> String {
     let mut hasher = blake3::Hasher::new();
-    for part in [server, tool, &canonical(arguments)] {
+    let command = [&server.name, &server.program].into_iter().chain(&server.args).map(String::as_str);
+    for part in command.chain([tool, &canonical(arguments)]) {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
@@ -215,10 +217,11 @@ mod tests {
 
     #[test]
     fn the_same_call_has_the_same_key_however_it_is_written() {
-        let key = |text: &str| join_key("s", "t", &serde_json::from_str(text).unwrap());
+        let server = |arg: &str| Launch { name: "s".into(), program: "p".into(), args: vec![arg.into()] };
+        let key = |text: &str| join_key(&server("a"), "t", &serde_json::from_str(text).unwrap());
         assert_eq!(key(r#"{"a":1,"b":[{"x":2.0,"y":null}]}"#), key(r#"{"b":[{"y":null,"x":2}],"a":1.0}"#));
         assert_ne!(key(r#"{"a":1}"#), key(r#"{"a":"1"}"#));
         assert_ne!(key(r#"{"a":[1,2]}"#), key(r#"{"a":[2,1]}"#));
-        assert_ne!(join_key("s", "t", &json!({})), join_key("t", "s", &json!({})));
+        assert_ne!(join_key(&server("a"), "t", &json!({})), join_key(&server("b"), "t", &json!({})));
     }
 }

@@ -25,7 +25,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use meanwhile_core::changes::Changes;
@@ -50,6 +50,19 @@ struct Shared {
     commits: AtomicU64,
     /// Whether the file is there with its tables, so that it can be read.
     is_ready: AtomicBool,
+    /// How often the writer has opened the file. It may be another file each time, so readers open it anew too.
+    opened: AtomicU64,
+    /// Held by the thread that closes its connection.
+    closing: Mutex<()>,
+}
+
+impl Shared {
+    /// Closes a connection when its thread ends. One at a time: the last one moves the log into the file, and of two that
+    /// go at once each believes that the other stays.
+    fn close<T>(&self, connection: T) {
+        let _closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(connection);
+    }
 }
 
 /// Jobs in one SQLite file.
@@ -83,8 +96,15 @@ impl SqliteStore {
     /// A store at `path` that goes by `clock`. The file is made or opened, and the threads started, at the first use.
     #[must_use]
     pub fn new(path: PathBuf, clock: Arc<dyn Clock>) -> SqliteStore {
-        let shared =
-            Shared { path, clock, changes: Arc::default(), commits: 0.into(), is_ready: false.into() };
+        let shared = Shared {
+            path,
+            clock,
+            changes: Arc::default(),
+            commits: 0.into(),
+            is_ready: false.into(),
+            opened: 0.into(),
+            closing: Mutex::default(),
+        };
         SqliteStore {
             shared: Arc::new(shared),
             writer: OnceLock::new(),

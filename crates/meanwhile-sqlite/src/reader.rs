@@ -52,9 +52,11 @@ fn start(shared: Arc<Shared>) -> mpsc::Sender<Read> {
 }
 
 fn run(shared: &Shared, mut inbox: mpsc::Receiver<Read>) {
-    let mut kept: Option<Connection> = None;
+    let mut kept: Option<(u64, Connection)> = None;
     while let Some(read) = inbox.blocking_recv() {
-        let sql = match kept.take().map_or_else(|| open_reader(&shared.path), Ok) {
+        let opened = shared.opened.load(Ordering::Acquire);
+        let current = kept.take().filter(|(when, _)| *when == opened);
+        let sql = match current.map_or_else(|| open_reader(&shared.path), |(_, sql)| Ok(sql)) {
             Ok(sql) => sql,
             Err(error) => {
                 // The file may have been taken away: the next use opens it anew.
@@ -64,7 +66,8 @@ fn run(shared: &Shared, mut inbox: mpsc::Receiver<Read>) {
             }
         };
         if read(Ok(&sql)) {
-            kept = Some(sql);
+            kept = Some((opened, sql));
         }
     }
+    shared.close(kept);
 }

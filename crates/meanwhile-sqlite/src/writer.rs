@@ -94,6 +94,7 @@ pub(crate) fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>, own: 
         }
         writer.serve(batch);
     }
+    writer.shared.close(writer.file);
 }
 
 #[derive(Default)]
@@ -134,7 +135,11 @@ impl Writer {
     fn file(&mut self) -> Result<&mut File, StoreError> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => File::open(&self.shared.path, self.own.clone())?,
+            None => {
+                let file = File::open(&self.shared.path, self.own.clone())?;
+                self.shared.opened.fetch_add(1, Ordering::Release);
+                file
+            }
         };
         self.shared.is_ready.store(true, Ordering::Release);
         Ok(self.file.insert(file))

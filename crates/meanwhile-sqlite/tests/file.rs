@@ -1,6 +1,6 @@
 //! One process and its file: what is kept, what is refused, what it costs.
 
-#![allow(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
+#![expect(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Whatever is done, in whatever order, this store says what the store in memory says.
 
-#![allow(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
+#![expect(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
 
 use std::path::Path;
 use std::sync::Arc;

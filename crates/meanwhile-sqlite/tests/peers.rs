@@ -1,6 +1,6 @@
 //! Several processes on one file. To SQLite a store is a process: they share nothing but the file.
 
-#![allow(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
+#![expect(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};

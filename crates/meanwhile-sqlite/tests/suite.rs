@@ -1,6 +1,6 @@
 //! The promises of every store.
 
-#![allow(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
+#![expect(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
 
 use std::sync::Arc;
 

@@ -54,7 +54,7 @@ impl Demo {
         let stage = Stage::stdout();
         let told = tokio::select! {
             told = story::tell(&stage, &mut players) => told,
-            _ = tokio::signal::ctrl_c() => {
+            _ = crate::wrap::asked_to_end() => {
                 players.kill().await;
                 return Ok(INTERRUPTED.into());
             }

@@ -33,7 +33,6 @@ impl Engine {
         job: &Job,
         join_key: Option<&str>,
         run: Run,
-        latest: Option<Progress>,
         slot: Option<OwnedSemaphorePermit>,
     ) {
         self.remember_join(job, join_key);
@@ -41,15 +40,14 @@ impl Engine {
         let engine = self.clone();
         let job = job.clone();
         self.tasks.spawn(async move {
-            engine.see_through(job, run, latest).await;
+            engine.see_through(job, run).await;
             drop(slot);
         });
     }
 
-    async fn see_through(self: &Arc<Self>, mut job: Job, mut run: Run, latest: Option<Progress>) {
-        let mut latest = latest;
+    async fn see_through(self: &Arc<Self>, mut job: Job, mut run: Run) {
         loop {
-            let attempt = self.see_attempt(&job, run, latest.take()).await;
+            let attempt = self.see_attempt(&job, run).await;
             let Some(ended) = self.settle(&job, attempt).await else { break };
             if ended.status != Status::Queued {
                 break;
@@ -85,10 +83,10 @@ impl Engine {
         Ok(Some((job, run)))
     }
 
-    async fn see_attempt(&self, job: &Job, mut run: Run, first: Option<Progress>) -> Attempt {
+    async fn see_attempt(&self, job: &Job, mut run: Run) -> Attempt {
         let mut changes = self.store.changes().of(job.handle);
         let began = Instant::now();
-        let mut pending = first;
+        let mut pending: Option<Progress> = None;
         let mut write_at = began;
         if self.is_unwanted(job).await {
             run.cancel();
@@ -130,7 +128,7 @@ impl Engine {
         }
     }
 
-    async fn write_progress(&self, job: &Job, progress: Option<Progress>) {
+    pub(super) async fn write_progress(&self, job: &Job, progress: Option<Progress>) {
         let Some(progress) = progress else { return };
         let op = Op::Progress { attempt: job.attempt, progress };
         if let Err(error) = self.store.apply(job.handle, op).await {

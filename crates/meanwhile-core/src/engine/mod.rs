@@ -152,7 +152,11 @@ impl Engine {
                     hand_off = None;
                     match self.store.create(new.clone()).await {
                         Ok(Created::New(job) | Created::Joined(job)) => {
-                            self.look_after(&job, new.call.join_key.as_deref(), run, latest, None);
+                            self.write_progress(&job, latest).await;
+                            if cancel.is_cancelled() {
+                                run.cancel();
+                            }
+                            self.look_after(&job, new.call.join_key.as_deref(), run, None);
                             return Called::Started(job);
                         }
                         Err(error) => tracing::error!(%error, tool = new.call.tool,
@@ -179,9 +183,7 @@ impl Engine {
             Created::Joined(job) => return Ok(Called::Joined(job)),
         };
         match slot {
-            Some(slot) => {
-                self.look_after(&job, new.call.join_key.as_deref(), self.begin(&new), None, Some(slot))
-            }
+            Some(slot) => self.look_after(&job, new.call.join_key.as_deref(), self.begin(&new), Some(slot)),
             None => {
                 self.remember_join(&job, new.call.join_key.as_deref());
                 self.dispatch();

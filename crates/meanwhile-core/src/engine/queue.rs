@@ -73,7 +73,7 @@ impl Engine {
     async fn run_next(self: &Arc<Self>, slot: OwnedSemaphorePermit) -> Result<bool, StoreError> {
         let Some(next) = self.store.next_queued(&self.settings.peer).await? else { return Ok(false) };
         if let Some((job, run)) = self.claim(next).await? {
-            self.look_after(&job, None, run, None, Some(slot));
+            self.look_after(&job, None, run, Some(slot));
         }
         Ok(true)
     }

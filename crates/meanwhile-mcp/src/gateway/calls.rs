@@ -97,11 +97,11 @@ impl Gateway {
         let treatment = &tool.treatment;
         let token =
             fields.read::<Fields>("_meta").and_then(|meta| meta.get("progressToken").map(ToOwned::to_owned));
-        let server = &self.settings.launch.name;
-        let join_key = (treatment.face != Face::Inline).then(|| join_key(server, &tool.name, arguments));
+        let launch = &self.settings.launch;
+        let join_key = (treatment.face != Face::Inline).then(|| join_key(launch, &tool.name, arguments));
         let call = Call {
             scope: self.settings.scope.clone(),
-            server: server.clone(),
+            server: launch.name.clone(),
             tool: tool.name.clone(),
             request: fields.to_json(),
             join_key,

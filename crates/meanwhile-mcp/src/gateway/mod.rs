@@ -127,12 +127,16 @@ impl Gateway {
         }
     }
 
-    /// Waits until what the client asked for has been answered and every job of this process has ended.
-    pub async fn finish(&self) {
+    /// Waits until what the client asked for before it went has been answered; not for ever, for some servers never answer.
+    pub async fn answer_the_rest(&self) {
         self.requests.close();
         if tokio::time::timeout(LAST_ANSWERS, self.requests.wait()).await.is_err() {
             tracing::info!("requests are left unanswered: the client is gone");
         }
+    }
+
+    /// Waits until every job of this process has ended.
+    pub async fn drain(&self) {
         self.engine.drain().await;
     }
 

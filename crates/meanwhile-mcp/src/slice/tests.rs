@@ -1,3 +1,5 @@
+//! What a slice promises: every page, searched or not, leads to the whole.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,7 +1,5 @@
 //! The way out: a bounded queue of lines, written together when several wait.
 
-use std::sync::Arc;
-
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -11,26 +9,28 @@ const QUEUE: usize = 1024;
 /// How many bytes are gathered into one write.
 const GATHER: usize = 64 * 1024;
 
-/// Sends lines to one stream, in order. Cheap to clone; when the last clone is gone the stream is closed.
+/// Sends lines to one stream, in order. Cheap to clone; when the last clone is gone, or one is told to finish, the stream is
+/// closed behind what was sent until then.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     lines: mpsc::Sender<String>,
-    closed: Arc<CancellationToken>,
+    finish: CancellationToken,
+    closed: CancellationToken,
 }
 
 impl Outbound {
     /// Starts writing to `stream`.
     pub fn start(stream: impl AsyncWrite + Send + Unpin + 'static) -> Outbound {
         let (lines, queue) = mpsc::channel(QUEUE);
-        let closed = Arc::new(CancellationToken::new());
-        let gone = closed.clone();
+        let outbound = Outbound { lines, finish: CancellationToken::new(), closed: CancellationToken::new() };
+        let (finish, closed) = (outbound.finish.clone(), outbound.closed.clone());
         tokio::spawn(async move {
-            if let Err(error) = write_all(stream, queue).await {
+            if let Err(error) = write_all(stream, queue, finish).await {
                 tracing::debug!(%error, "the reader of our messages is gone");
             }
-            gone.cancel();
+            closed.cancel();
         });
-        Outbound { lines, closed }
+        outbound
     }
 
     /// Sends one line, which carries no end of its own. Returns whether the stream still took it into its queue.
@@ -43,6 +43,12 @@ impl Outbound {
         let _ = self.lines.try_send(line);
     }
 
+    /// Takes nothing more, and resolves when all that was sent has been written, or nobody reads it any more.
+    pub async fn finish(&self) {
+        self.finish.cancel();
+        self.closed().await;
+    }
+
     /// Resolves when the stream can take nothing more.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
@@ -52,9 +58,19 @@ impl Outbound {
 async fn write_all(
     mut stream: impl AsyncWrite + Unpin,
     mut queue: mpsc::Receiver<String>,
+    finish: CancellationToken,
 ) -> std::io::Result<()> {
     let mut text = Vec::new();
-    while let Some(line) = queue.recv().await {
+    loop {
+        let line = tokio::select! {
+            biased;
+            () = finish.cancelled(), if !queue.is_closed() => {
+                queue.close();
+                continue;
+            }
+            line = queue.recv() => line,
+        };
+        let Some(line) = line else { break };
         append(&mut text, &line);
         while text.len() < GATHER {
             let Ok(line) = queue.try_recv() else { break };

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
 
 use meanwhile_core::{Handle, Json, Progress, RunContext};
 use serde::Deserialize;
@@ -19,8 +18,6 @@ use crate::transport::{Line, LineReader, Outbound};
 const TOKEN_PREFIX: &str = "meanwhile-";
 /// How many cancelled calls are remembered, to notice an answer that comes all the same.
 const CANCELLED_MAX: usize = 1000;
-/// How long a process whose stdout has ended may take to end itself before its requests are given up.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What came of a request.
 #[derive(Debug)]
@@ -56,6 +53,7 @@ pub struct Connection {
     out: Mutex<Option<Outbound>>,
     waiters: Mutex<HashMap<u64, Waiter>>,
     next_id: AtomicU64,
+    stop: CancellationToken,
     closed: CancellationToken,
     /// How the process ended.
     end: OnceLock<String>,
@@ -80,6 +78,7 @@ impl Connection {
             out: Mutex::new(Some(Outbound::start(stdin))),
             waiters: Mutex::default(),
             next_id: AtomicU64::new(1),
+            stop: CancellationToken::new(),
             closed: CancellationToken::new(),
             end: OnceLock::new(),
         });
@@ -152,9 +151,9 @@ impl Connection {
         }
     }
 
-    /// Closes the server's stdin and waits until the process is gone.
+    /// Closes the server's stdin and waits until the process is gone: by itself, or made to.
     pub(super) async fn stop(&self) {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.stop.cancel();
         self.closed.cancelled().await;
     }
 
@@ -235,21 +234,16 @@ struct Reader {
 impl Reader {
     async fn run(self, mut child: Child, stdout: ChildStdout) {
         let mut lines = LineReader::new(stdout, self.max_message);
-        loop {
-            match lines.next().await {
-                Ok(Some(line)) => self.line(line).await,
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!(server = self.name, %error, "the MCP server's stdout cannot be read");
-                    break;
-                }
-            }
+        tokio::select! {
+            () = self.lines(&mut lines) => {}
+            () = self.connection.stop.cancelled() => {}
         }
-        // Without its stdin a server ends by itself; one that does not is ended.
+        // Without its stdin a server ends by itself; one that does not is ended. What it still writes is read, for a full
+        // pipe would hold it up.
         self.connection.out.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let status = match tokio::time::timeout(LAST_WORDS, child.wait()).await {
-            Ok(status) => status,
-            Err(_) => process::end(&mut child).await,
+        let status = tokio::select! {
+            status = process::end(&mut child) => status,
+            never = async { self.lines(&mut lines).await; std::future::pending().await } => never,
         };
         let end = match status {
             Ok(status) => format!("the MCP server `{}` ended ({status})", self.name),
@@ -259,6 +253,19 @@ impl Reader {
         let _ = self.connection.end.set(end);
         self.connection.closed.cancel();
         self.connection.waiters().clear();
+    }
+
+    async fn lines(&self, lines: &mut LineReader<ChildStdout>) {
+        loop {
+            match lines.next().await {
+                Ok(Some(line)) => self.line(line).await,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(server = self.name, %error, "the MCP server's stdout cannot be read");
+                    return;
+                }
+            }
+        }
     }
 
     async fn line(&self, line: Line<'_>) {

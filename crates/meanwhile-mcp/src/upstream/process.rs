@@ -8,8 +8,9 @@ use tokio::process::{Child, Command};
 
 use super::UpstreamError;
 
-/// How long a server may take to end by itself once its stdin is closed, and again once it was asked to.
-const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How long a server may take to end by itself once its stdin is closed, and again once it was asked to. Together less than
+/// the 4 s after which clients kill us.
+const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// A line of stderr is cut here, in bytes.
 const STDERR_LINE_MAX: usize = 8 * 1024;
 

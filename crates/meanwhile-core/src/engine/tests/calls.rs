@@ -19,7 +19,7 @@ async fn a_call_that_ends_within_its_budget_is_answered_and_writes_nothing() {
     assert_eq!(worker.request.get(), r#"{"name":"render","n":1.0}"#, "word for word");
     tokio::time::sleep(BUDGET - Duration::from_millis(1)).await;
     worker.answers(r#"{"a": 1.0}"#);
-    assert_eq!(answered(called.await.unwrap()), r#"{"a": 1.0}"#, "word for word");
+    assert_eq!(answered(soon(called).await.unwrap()), r#"{"a": 1.0}"#, "word for word");
     assert!(stage.jobs().await.is_empty());
     assert!(stage.engine.is_idle());
 }
@@ -31,7 +31,7 @@ async fn an_error_within_the_budget_reaches_the_caller_as_it_is() {
     let error = Some(json(r#"{"code":-32099,"message":"no"}"#));
     let failure = Failure { kind: FailureKind::Error, message: "no".to_owned(), error };
     stage.worker().await.ends(Attempt::Failed(failure));
-    let Attempt::Failed(failure) = ended(called.await.unwrap()) else { panic!("did not fail") };
+    let Attempt::Failed(failure) = ended(soon(called).await.unwrap()) else { panic!("did not fail") };
     assert_eq!(failure.error.unwrap().get(), r#"{"code":-32099,"message":"no"}"#);
     assert!(stage.jobs().await.is_empty());
 }
@@ -64,7 +64,7 @@ async fn a_call_without_patience_is_handed_off_at_once() {
     let began = Instant::now();
     let called = stage.call(a_call("me", None), ONCE, Some(Duration::ZERO));
     let worker = stage.worker().await;
-    let job = started(called.await.unwrap());
+    let job = started(soon(called).await.unwrap());
     assert!(began.elapsed() <= Duration::from_millis(1));
     worker.answers("1");
     assert_eq!(stage.ended(job.handle).await.status, Status::Completed);
@@ -78,7 +78,7 @@ async fn without_a_budget_a_call_is_waited_for_as_long_as_it_takes() {
     tokio::time::sleep(100 * DAY).await;
     assert!(!called.is_finished() && stage.jobs().await.is_empty());
     worker.answers("1");
-    assert_eq!(answered(called.await.unwrap()), "1");
+    assert_eq!(answered(soon(called).await.unwrap()), "1");
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +89,7 @@ async fn progress_reaches_the_caller_until_the_hand_off_and_the_record_after_it(
     worker.reports(1.0);
     all_is_quiet().await;
     worker.reports(2.0);
-    let job = started(called.await.unwrap());
+    let job = started(soon(called).await.unwrap());
     all_is_quiet().await;
     assert_eq!(stage.progress_log(job.handle).await, [2.0], "the record begins with the latest");
     worker.reports(3.0);
@@ -107,7 +107,7 @@ async fn cancelling_a_waiting_call_reaches_its_worker_and_writes_nothing() {
     stage.cancel.cancel();
     worker.is_told_to_stop().await;
     worker.ends(Attempt::Stopped("stopped half way".to_owned()));
-    let Attempt::Stopped(known) = ended(called.await.unwrap()) else { panic!("not stopped") };
+    let Attempt::Stopped(known) = ended(soon(called).await.unwrap()) else { panic!("not stopped") };
     assert_eq!(known, "stopped half way");
     assert!(stage.jobs().await.is_empty());
 }
@@ -119,7 +119,7 @@ async fn a_cancelled_call_is_never_handed_off_and_is_given_up_after_its_grace() 
     let mut worker = stage.worker().await;
     stage.cancel.cancel();
     let asked = Instant::now();
-    let Attempt::Stopped(known) = ended(called.await.unwrap()) else { panic!("not stopped") };
+    let Attempt::Stopped(known) = ended(soon(called).await.unwrap()) else { panic!("not stopped") };
     assert_eq!(asked.elapsed(), crate::engine::run::STOP_GRACE);
     assert!(known.contains("no sign"), "{known}");
     worker.is_given_up().await;
@@ -133,7 +133,7 @@ async fn a_waiting_call_runs_again_where_that_is_safe_and_fails_in_the_end() {
     for _ in 0..ATTEMPTS_MAX {
         stage.worker().await.dies();
     }
-    let Attempt::Failed(failure) = ended(called.await.unwrap()) else { panic!("did not fail") };
+    let Attempt::Failed(failure) = ended(soon(called).await.unwrap()) else { panic!("did not fail") };
     assert_eq!(failure.kind, FailureKind::Interrupted);
     assert!(failure.message.contains("it crashed"), "{}", failure.message);
     stage.nobody_else_is_called().await;
@@ -145,7 +145,7 @@ async fn a_waiting_call_that_may_not_run_twice_fails_at_once_when_its_worker_die
     let mut stage = Stage::new();
     let called = stage.call(a_call("me", None), ONCE, None);
     stage.worker().await.dies();
-    let Attempt::Failed(failure) = ended(called.await.unwrap()) else { panic!("did not fail") };
+    let Attempt::Failed(failure) = ended(soon(called).await.unwrap()) else { panic!("did not fail") };
     assert_eq!(failure.kind, FailureKind::Interrupted);
     stage.nobody_else_is_called().await;
 }
@@ -172,7 +172,7 @@ async fn what_a_dead_worker_reported_is_not_the_progress_of_the_next() {
     all_is_quiet().await;
     worker.dies();
     let _worker = stage.worker().await;
-    let job = started(called.await.unwrap());
+    let job = started(soon(called).await.unwrap());
     all_is_quiet().await;
     assert!(stage.job(job.handle).await.progress.is_none());
 }
@@ -189,7 +189,7 @@ async fn a_call_that_cannot_be_written_down_is_waited_for_and_answered() {
     all_is_quiet().await;
     assert_eq!(*stage.seen.lock().unwrap(), [1.0], "the caller still waits, and still sees progress");
     worker.answers("1");
-    assert_eq!(answered(called.await.unwrap()), "1");
+    assert_eq!(answered(soon(called).await.unwrap()), "1");
     assert!(stage.jobs().await.is_empty());
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::stage::{DAY, ONCE, SAFE, Stage, all_is_quiet};
+use super::stage::{DAY, ONCE, SAFE, Stage, all_is_quiet, soon};
 use crate::engine::run::STOP_GRACE;
 use crate::engine::{Action, Controlled, control};
 use crate::event::{Actor, EventKind};
@@ -19,7 +19,7 @@ async fn cancelling_a_job_reaches_its_worker_and_keeps_its_words() {
     let asked = stage.job(job.handle).await;
     assert_eq!((asked.status, asked.message.as_deref()), (Status::Working, Some("being cancelled")));
     worker.ends(Attempt::Stopped("stopped half way".to_owned()));
-    let job = cancelled.await.unwrap();
+    let job = soon(cancelled).await.unwrap();
     assert_eq!((job.status, job.message.as_deref()), (Status::Cancelled, Some("stopped half way")));
     assert!(stage.events(job.handle).await.contains(&EventKind::CancelRequested));
 }
@@ -44,7 +44,7 @@ async fn an_answer_within_the_grace_of_a_cancellation_completes_the_job() {
     worker.is_told_to_stop().await;
     tokio::time::sleep(STOP_GRACE / 2).await;
     worker.answers("1");
-    let job = cancelled.await.unwrap();
+    let job = soon(cancelled).await.unwrap();
     assert_eq!(job.status, Status::Completed);
     assert_eq!(stage.answer(&job).await.as_deref(), Some("1"));
 }
@@ -58,7 +58,7 @@ async fn a_process_that_runs_no_jobs_can_cancel_one() {
     let cancelled = tokio::spawn(elsewhere);
     worker.is_told_to_stop().await;
     worker.ends(Attempt::Stopped("stopped".to_owned()));
-    let Controlled::Done(job) = cancelled.await.unwrap().unwrap() else { panic!("not done") };
+    let Controlled::Done(job) = soon(cancelled).await.unwrap().unwrap() else { panic!("not done") };
     assert_eq!(job.status, Status::Cancelled);
 }
 
@@ -69,7 +69,7 @@ async fn a_cancelled_job_whose_worker_dies_does_not_run_again() {
     let cancelled = stage.cancel_soon(job.handle);
     worker.is_told_to_stop().await;
     worker.dies();
-    assert_eq!(cancelled.await.unwrap().status, Status::Cancelled);
+    assert_eq!(soon(cancelled).await.unwrap().status, Status::Cancelled);
     stage.nobody_else_is_called().await;
 }
 
@@ -111,7 +111,7 @@ async fn cancelling_does_not_wait_for_ever_for_a_process_that_does_not_answer() 
     worker.is_told_to_stop().await;
     stage.store.set_broken(true);
     let began = Instant::now();
-    assert_eq!(cancelled.await.unwrap().status, Status::Working, "as it is, not as it should be");
+    assert_eq!(soon(cancelled).await.unwrap().status, Status::Working, "as it is, not as it should be");
     assert!(began.elapsed() < DAY);
     stage.store.set_broken(false);
     all_is_quiet().await;

@@ -1,6 +1,6 @@
 //! A repeat of an unfinished call gets the job of the first.
 
-use super::stage::{BUDGET, ONCE, Stage, Worker, a_call, answered, joined, started};
+use super::stage::{BUDGET, ONCE, Stage, Worker, a_call, answered, joined, soon, started};
 use crate::engine::{Action, Called};
 use crate::job::{Job, Status};
 
@@ -19,7 +19,7 @@ impl Stage {
     async fn handed_off_in(&mut self, scope: &str) -> (Job, Worker) {
         let called = self.call(a_call(scope, KEY), ONCE, Some(BUDGET));
         let worker = self.worker().await;
-        (started(called.await.unwrap()), worker)
+        (started(soon(called).await.unwrap()), worker)
     }
 }
 
@@ -32,6 +32,7 @@ async fn a_repeat_of_a_call_that_was_handed_off_joins_its_job() {
     worker.answers("1");
     stage.ended(job.handle).await;
     stage.nobody_else_is_called().await;
+    assert!(stage.engine.joinable().is_empty(), "what has ended is forgotten");
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,7 +106,7 @@ async fn calls_that_are_still_waited_for_are_each_their_own() {
     stage.worker().await.answers("1");
     stage.worker().await.answers("2");
     assert_eq!(
-        (answered(one.await.unwrap()), answered(other.await.unwrap())),
+        (answered(soon(one).await.unwrap()), answered(soon(other).await.unwrap())),
         ("1".to_owned(), "2".to_owned())
     );
 }
@@ -117,7 +118,7 @@ async fn a_twin_that_outlives_the_first_is_joined_as_well() {
     let first = stage.worker().await;
     let other = stage.call(a_call("me", KEY), ONCE, Some(BUDGET));
     let _second = stage.worker().await;
-    let (one, other) = (started(one.await.unwrap()), started(other.await.unwrap()));
+    let (one, other) = (started(soon(one).await.unwrap()), started(soon(other).await.unwrap()));
     first.answers("1");
     stage.ended(one.handle).await;
     assert_eq!(joined(stage.call_again("me").await).handle, other.handle);

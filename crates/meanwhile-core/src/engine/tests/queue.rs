@@ -1,5 +1,9 @@
 //! What starts as a job: committed first, then run in order as slots fall free.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::stage::{DAY, LEASE, ONCE, Stage, Worker, a_call, all_is_quiet};
 use crate::engine::{Action, control};
 use crate::event::{Actor, EventKind};
@@ -109,8 +113,10 @@ async fn a_held_job_stays_for_as_long_as_it_is_held() {
     worker.answers("1");
     tokio::time::sleep(DAY).await;
     assert_eq!(stage.status(queue[0]).await, Status::Paused);
+    let began = Instant::now();
     stage.order(queue[0], Action::Resume).await;
     assert_eq!(stage.worker().await.handle(), queue[0]);
+    assert_eq!(began.elapsed(), Duration::ZERO, "it is woken");
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +126,7 @@ async fn a_held_job_that_another_process_lets_go_runs_before_its_lease_is_over()
     stage.order(queue[0], Action::Pause).await;
     worker.answers("1");
     tokio::time::sleep(DAY).await;
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     control(&*stage.store, None, queue[0], Action::Resume, Actor::User).await.unwrap();
     assert_eq!(stage.worker().await.handle(), queue[0]);
     assert!(began.elapsed() < LEASE);
@@ -157,5 +163,10 @@ async fn a_queue_that_could_not_be_written_goes_on_once_the_store_is_mended() {
     tokio::time::sleep(LEASE / 2).await;
     assert_eq!(stage.status(queue[1]).await, Status::Queued);
     stage.store.set_broken(false);
-    assert_eq!(stage.worker().await.handle(), queue[1]);
+    let late = stage.start(None, ONCE).await;
+    assert_eq!(late.status, Status::Queued, "whoever comes later does not overtake");
+    let worker = stage.worker().await;
+    assert_eq!(worker.handle(), queue[1]);
+    worker.answers("1");
+    assert_eq!(stage.worker().await.handle(), late.handle);
 }

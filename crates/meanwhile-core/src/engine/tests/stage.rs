@@ -70,7 +70,7 @@ impl Stage {
     pub(super) async fn handed_off(&mut self, key: Option<&str>, policy: Policy) -> (Job, Worker) {
         let called = self.call(a_call("me", key), policy, Some(BUDGET));
         let worker = self.worker().await;
-        (started(called.await.unwrap()), worker)
+        (started(soon(called).await.unwrap()), worker)
     }
 
     /// A call that started as a job.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stage::{BUDGET, ONCE, SAFE, Stage, a_call, all_is_quiet, ended};
+use super::stage::{BUDGET, ONCE, SAFE, Stage, a_call, all_is_quiet, ended, soon};
 use crate::executor::Attempt;
 use crate::job::{FailureKind, Policy, Status};
 
@@ -24,7 +24,7 @@ async fn a_waiting_call_that_takes_too_long_is_stopped_and_fails_as_timed_out() 
     worker.is_told_to_stop().await;
     assert_eq!(began.elapsed(), LIMIT);
     worker.ends(stopped());
-    let Attempt::Failed(failure) = ended(called.await.unwrap()) else { panic!("did not fail") };
+    let Attempt::Failed(failure) = ended(soon(called).await.unwrap()) else { panic!("did not fail") };
     assert_eq!(failure.kind, FailureKind::TimedOut);
     assert!(
         failure.message.contains("60s") && failure.message.contains("stopped half way"),
@@ -89,5 +89,5 @@ async fn a_job_that_is_cancelled_just_before_its_limit_ends_cancelled() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     all_is_quiet().await;
     worker.ends(stopped());
-    assert_eq!(cancelled.await.unwrap().status, Status::Cancelled);
+    assert_eq!(soon(cancelled).await.unwrap().status, Status::Cancelled);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::stage::{DAY, ONCE, Stage, all_is_quiet};
+use super::stage::{DAY, ONCE, Stage, all_is_quiet, soon};
 use crate::engine::{Until, wait};
 use crate::handle::Handle;
 use crate::job::{Job, Status};
@@ -41,7 +41,7 @@ async fn a_wait_is_over_the_moment_the_job_is() {
     assert!(!waiting.is_finished());
     let ended = Instant::now();
     worker.answers("1");
-    assert_eq!(statuses(&waiting.await.unwrap()), [Some(Status::Completed)]);
+    assert_eq!(statuses(&soon(waiting).await.unwrap()), [Some(Status::Completed)]);
     assert_eq!(ended.elapsed(), Duration::ZERO);
 }
 
@@ -52,7 +52,7 @@ async fn a_wait_ends_with_its_patience_and_shows_how_things_are() {
     let began = Instant::now();
     let waiting = stage.waiting("me", &[job.handle], Until::All).await;
     worker.reports(0.5);
-    let jobs = waiting.await.unwrap();
+    let jobs = soon(waiting).await.unwrap();
     assert_eq!(began.elapsed(), PATIENCE);
     assert_eq!(jobs[0].as_ref().unwrap().progress.as_ref().unwrap().progress, 0.5);
 }
@@ -74,12 +74,12 @@ async fn a_wait_for_any_ends_with_the_first_and_one_for_all_with_the_last() {
     let any = stage.waiting("me", &[one.handle, two.handle], Until::Any).await;
     let all = stage.waiting("me", &[one.handle, two.handle], Until::All).await;
     second.answers("2");
-    assert_eq!(statuses(&any.await.unwrap()), [Some(Status::Working), Some(Status::Completed)]);
+    assert_eq!(statuses(&soon(any).await.unwrap()), [Some(Status::Working), Some(Status::Completed)]);
     all_is_quiet().await;
     assert!(!all.is_finished());
     let ended = Instant::now();
     first.answers("1");
-    assert_eq!(statuses(&all.await.unwrap()), [Some(Status::Completed), Some(Status::Completed)]);
+    assert_eq!(statuses(&soon(all).await.unwrap()), [Some(Status::Completed), Some(Status::Completed)]);
     assert_eq!(ended.elapsed(), Duration::ZERO);
 }
 
@@ -99,8 +99,10 @@ async fn outside_its_scope_a_job_does_not_exist_and_is_not_waited_for() {
     let mut stage = Stage::new();
     let (job, _worker) = stage.running(ONCE).await;
     let began = Instant::now();
-    let jobs = stage.waiting("you", &[job.handle, Handle::random()], Until::All).await.await.unwrap();
-    assert_eq!((statuses(&jobs), began.elapsed()), (vec![None, None], Duration::ZERO));
+    for until in [Until::Any, Until::All] {
+        let jobs = stage.waiting("you", &[job.handle, Handle::random()], until).await.await.unwrap();
+        assert_eq!((statuses(&jobs), began.elapsed()), (vec![None, None], Duration::ZERO));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +114,7 @@ async fn an_unknown_handle_does_not_keep_others_from_being_waited_for() {
         all_is_quiet().await;
         assert!(!waiting.is_finished());
         worker.answers("1");
-        assert_eq!(statuses(&waiting.await.unwrap()), [None, Some(Status::Completed)]);
+        assert_eq!(statuses(&soon(waiting).await.unwrap()), [None, Some(Status::Completed)]);
     }
 }
 
@@ -127,7 +129,7 @@ async fn many_may_wait_for_the_same_job_and_none_is_forgotten() {
     let ended = Instant::now();
     worker.answers("1");
     for one in waiting {
-        one.await.unwrap();
+        soon(one).await.unwrap();
     }
     assert_eq!(ended.elapsed(), Duration::ZERO);
 }
@@ -141,5 +143,5 @@ async fn the_longest_patience_is_no_trouble() {
     let waiting = tokio::spawn(forever);
     tokio::time::sleep(DAY).await;
     worker.answers("1");
-    assert_eq!(statuses(&waiting.await.unwrap().unwrap()), [Some(Status::Completed)]);
+    assert_eq!(statuses(&soon(waiting).await.unwrap().unwrap()), [Some(Status::Completed)]);
 }

@@ -1,0 +1,124 @@
+//! Jobs that start as jobs: their handle is on the disk before it is told, so its cost is counted in flushes.
+
+use crate::client::{Client, Tool};
+use crate::disk::Disk;
+use crate::figures::{Rounds, Samples, micros, per_second};
+use crate::setup::Bench;
+use crate::table::{Row, Table, Target};
+
+const ROUNDS: usize = 7;
+/// Flushes before and after each round.
+const FLUSHES: usize = 150;
+/// Starts of one round, one by one.
+const STARTS: usize = 150;
+/// Starts of one round, with many in flight.
+const PIPELINED: usize = 640;
+const IN_FLIGHT: usize = 64;
+/// Starts before anything is measured: the first makes the store.
+const WARM_UP: usize = 20;
+
+/// A call that never ends, and is no repeat.
+const SLOW: Tool = Tool { name: "slow", arguments: |n| format!("{{\"n\":{n}}}") };
+
+/// Whether a start finds a slot free, or waits in the queue.
+#[derive(Clone, Copy)]
+enum Slots {
+    Free,
+    Taken,
+}
+
+/// What one kind of start cost, round by round.
+#[derive(Default)]
+struct Starts {
+    flushes: Rounds,
+    times: Rounds,
+    ratios: Samples,
+    rates: Samples,
+    /// How many starts were made in the time of one flush.
+    shares: Samples,
+}
+
+pub(crate) fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
+    let mut disk = Disk::new(bench.folder())?;
+    let (mut running, mut queued) = (Starts::default(), Starts::default());
+    let mut overwrites = Rounds::default();
+    for _ in 0..ROUNDS {
+        running.round(bench, &mut disk, Slots::Free)?;
+        queued.round(bench, &mut disk, Slots::Taken)?;
+        overwrites.add(&disk.overwrite(FLUSHES)?);
+    }
+    disk_row(&running, &overwrites, table);
+    for (starts, name) in [(&running, "runs at once"), (&queued, "is queued")] {
+        starts.rows(name, table);
+    }
+    Ok(())
+}
+
+impl Starts {
+    fn round(&mut self, bench: &Bench, disk: &mut Disk, slots: Slots) -> anyhow::Result<()> {
+        let mut client = gateway(bench, slots)?;
+        let mut flushes = disk.append(FLUSHES)?;
+        let mut times = Samples::default();
+        for _ in 0..STARTS {
+            times.add_time(client.call(SLOW)?.0);
+        }
+        flushes.extend(&disk.append(FLUSHES)?);
+        let mut client = gateway(bench, slots)?;
+        let took = client.pipeline(SLOW, PIPELINED, IN_FLIGHT)?;
+        flushes.extend(&disk.append(FLUSHES)?);
+        let rate = PIPELINED as f64 / took.as_secs_f64();
+        self.ratios.add(times.median() / flushes.median());
+        self.shares.add(rate * flushes.median() / 1e6);
+        self.rates.add(rate);
+        self.times.add(&times);
+        self.flushes.add(&flushes);
+        Ok(())
+    }
+
+    fn rows(&self, name: &str, table: &mut Table) {
+        table.add(Row {
+            what: format!("time to handle, job {name}, p50"),
+            baseline: micros(self.flushes.p50()),
+            measured: micros(self.times.p50()),
+            result: format!("{:.2} flushes", self.ratios.median()),
+            target: Target::at_most(1.5, self.ratios.median(), "1.5 flushes"),
+        });
+        table.add(Row {
+            what: format!("time to handle, job {name}, p99"),
+            baseline: micros(self.flushes.p99()),
+            measured: micros(self.times.p99()),
+            result: format!("{:.2} flushes", self.times.p99() / self.flushes.p99()),
+            target: None,
+        });
+        table.add(Row {
+            what: format!("{IN_FLIGHT} starts in flight, job {name}"),
+            baseline: per_second(1e6 / self.flushes.p50()),
+            measured: per_second(self.rates.median()),
+            result: format!("{:.1} a flush", self.shares.median()),
+            target: Target::at_least(10.0, self.shares.median(), "10 a flush"),
+        });
+    }
+}
+
+/// A gateway that has its store, in which the next job finds the slots so.
+fn gateway(bench: &Bench, slots: Slots) -> anyhow::Result<Client> {
+    let max_running = match slots {
+        Slots::Free => "60000",
+        Slots::Taken => "1",
+    };
+    let options = ["--mode", "handle", "--max-running", max_running];
+    let mut client = Client::ready(bench.wrapped(bench.std_server(), &options)?)?;
+    client.pipeline(SLOW, WARM_UP, 1)?;
+    Ok(client)
+}
+
+/// What the disk does: the baseline, and what it would be if the log never grew.
+fn disk_row(starts: &Starts, overwrites: &Rounds, table: &mut Table) {
+    table.add(Row {
+        what: "one flush of 4 KiB: appended, written over, p50".to_owned(),
+        baseline: micros(starts.flushes.p50()),
+        measured: micros(overwrites.p50()),
+        result: format!("{:.2} flushes", overwrites.p50() / starts.flushes.p50()),
+        target: None,
+    });
+}

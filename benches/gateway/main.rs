@@ -1,0 +1,68 @@
+//! What the gateway costs, measured on the real binary over pipes: `cargo bench -p meanwhile-cli --bench gateway`.
+//!
+//! Every figure stands beside a baseline of the same run, taken in turns with it (A-B-A-B), so that a busy machine slows
+//! both. A target that is missed is shown and fails nothing. `benches/README.md` says what each row means.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`calls`] | what does a fast call cost, one by one and with 64 in flight? |
+//! | [`handles`] | how soon is a handle there, in flushes of this disk? |
+//! | [`polls`] | how soon does a waiting poll learn that its job is done? |
+//! | [`process`] | how long does the start take, and how much memory is held? |
+//! | [`server`] | the baseline: the fastest MCP server there can be |
+//! | [`client`], [`setup`], [`disk`], [`figures`], [`table`] | with what is it measured and shown? |
+
+mod calls;
+mod client;
+mod disk;
+mod figures;
+mod handles;
+mod polls;
+mod process;
+mod server;
+mod setup;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use setup::Bench;
+use table::Table;
+
+/// Far longer than it takes on a slow machine: a process that hangs must not keep the run for ever.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().collect();
+    if args.iter().any(|arg| arg == server::ARGUMENT) {
+        return Ok(server::serve()?);
+    }
+    if !args.iter().any(|arg| arg == "--bench") {
+        eprintln!("nothing is measured in a test run; use: cargo bench -p meanwhile-cli --bench gateway");
+        return Ok(());
+    }
+    give_up_after(PATIENCE);
+    let began = Instant::now();
+    let bench = Bench::new()?;
+    let mut table = Table::default();
+    measure(&bench, &mut table)?;
+    table.print(&bench.notes(), began.elapsed())?;
+    Ok(())
+}
+
+fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
+    calls::sequential(bench, table)?;
+    calls::in_flight(bench, table)?;
+    handles::measure(bench, table)?;
+    polls::measure(bench, table)?;
+    process::start_up(bench, table)?;
+    process::memory(bench, table)
+}
+
+/// Ends this process; the children see the end of their input, and end too.
+fn give_up_after(patience: Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(patience);
+        eprintln!("gateway: no end after {patience:?}; something hangs");
+        std::process::exit(1);
+    });
+}
