@@ -1,19 +1,23 @@
 //! A client on blocking pipes: one thread, one write for all that is ready, one read for all that has come.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::family::Family;
+use crate::setup::Launch;
+
 /// More than 64 answers have.
 const BUFFER: usize = 256 * 1024;
 
-/// A server process and the client's end of its stdio. It is killed when dropped.
+/// A server and the client's end of its stdio. All its processes are ended when it is dropped.
 pub(crate) struct Client {
     child: Child,
+    family: Family,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     next_id: u64,
@@ -35,17 +39,18 @@ pub(crate) struct Tool {
 
 impl Client {
     /// Starts a server.
-    pub(crate) fn start(mut command: Command) -> anyhow::Result<Client> {
+    pub(crate) fn start(launch: Launch) -> anyhow::Result<Client> {
+        let Launch { mut command, family } = launch;
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{command:?} does not start"))?;
         let stdin = child.stdin.take().context("stdin is piped")?;
         let stdout = child.stdout.take().context("stdout is piped")?;
-        Ok(Client { child, stdin, stdout: BufReader::with_capacity(BUFFER, stdout), next_id: 1 })
+        Ok(Client { child, family, stdin, stdout: BufReader::with_capacity(BUFFER, stdout), next_id: 1 })
     }
 
     /// Starts a server, introduces the client and lists the tools.
-    pub(crate) fn ready(command: Command) -> anyhow::Result<Client> {
-        let mut client = Client::start(command)?;
+    pub(crate) fn ready(launch: Launch) -> anyhow::Result<Client> {
+        let mut client = Client::start(launch)?;
         client.introduce()?;
         Ok(client)
     }
@@ -106,8 +111,14 @@ impl Client {
         Ok(took)
     }
 
+    /// The process that was started.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process that does the work, if it is another one.
+    pub(crate) fn keeper(&self) -> Option<u32> {
+        self.family.like(self.pid()).into_iter().find(|pid| *pid != self.pid())
     }
 
     fn add_calls(&mut self, tool: Tool, count: usize, requests: &mut Vec<u8>) {
@@ -145,6 +156,7 @@ impl Drop for Client {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.family.end();
     }
 }
 

@@ -28,6 +28,11 @@ impl Samples {
         self.quantile(0.99)
     }
 
+    /// The least and the most.
+    pub(crate) fn range(&self) -> String {
+        format!("{:.0} to {:.0}", self.quantile(0.0), self.quantile(1.0))
+    }
+
     /// The smallest sample that is not below a share of them; 0 without samples.
     fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
@@ -57,11 +62,20 @@ impl Rounds {
     pub(crate) fn p99(&self) -> f64 {
         self.slow.median()
     }
+
+    /// How far the rounds were apart: two moods of the machine show here, where a median hides one of them.
+    pub(crate) fn range_of_p50(&self) -> String {
+        format!("{} µs", self.medians.range())
+    }
 }
 
 /// Microseconds, to be read.
 pub(crate) fn micros(time: f64) -> String {
-    if time.abs() < 10_000.0 { format!("{time:.0} µs") } else { format!("{:.1} ms", time / 1e3) }
+    match time.abs() {
+        size if size < 100.0 => format!("{time:.1} µs"),
+        size if size < 10_000.0 => format!("{time:.0} µs"),
+        _ => format!("{:.1} ms", time / 1e3),
+    }
 }
 
 /// Microseconds on top of others.

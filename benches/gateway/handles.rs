@@ -7,12 +7,14 @@ use crate::setup::Bench;
 use crate::table::{Row, Table, Target};
 
 const ROUNDS: usize = 7;
-/// Flushes before and after each round.
-const FLUSHES: usize = 150;
-/// Starts of one round, one by one.
-const STARTS: usize = 150;
-/// Starts of one round, with many in flight.
-const PIPELINED: usize = 640;
+/// A round takes flushes and starts in turns of a few: what a disk does changes from one moment to the next, and only what was
+/// measured in the same moment can be compared.
+const TURNS: usize = 30;
+/// Flushes of one turn, and starts one by one.
+const EACH: usize = 5;
+/// Turns with many starts in flight, and the starts of each.
+const PIPELINED_TURNS: usize = 5;
+const PIPELINED: usize = 192;
 const IN_FLIGHT: usize = 64;
 /// Starts before anything is measured: the first makes the store.
 const WARM_UP: usize = 20;
@@ -45,7 +47,7 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
     for _ in 0..ROUNDS {
         running.round(bench, &mut disk, Slots::Free)?;
         queued.round(bench, &mut disk, Slots::Taken)?;
-        overwrites.add(&disk.overwrite(FLUSHES)?);
+        overwrites.add(&disk.overwrite(TURNS * EACH)?);
     }
     disk_row(&running, &overwrites, table);
     for (starts, name) in [(&running, "runs at once"), (&queued, "is queued")] {
@@ -57,21 +59,29 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
 impl Starts {
     fn round(&mut self, bench: &Bench, disk: &mut Disk, slots: Slots) -> anyhow::Result<()> {
         let mut client = gateway(bench, slots)?;
-        let mut flushes = disk.append(FLUSHES)?;
-        let mut times = Samples::default();
-        for _ in 0..STARTS {
-            times.add_time(client.call(SLOW)?.0);
+        let (mut flushes, mut times) = (Samples::default(), Samples::default());
+        for _ in 0..TURNS {
+            flushes.extend(&disk.append(EACH)?);
+            for _ in 0..EACH {
+                times.add_time(client.call(SLOW)?.0);
+            }
         }
-        flushes.extend(&disk.append(FLUSHES)?);
-        let mut client = gateway(bench, slots)?;
-        let took = client.pipeline(SLOW, PIPELINED, IN_FLIGHT)?;
-        flushes.extend(&disk.append(FLUSHES)?);
-        let rate = PIPELINED as f64 / took.as_secs_f64();
         self.ratios.add(times.median() / flushes.median());
-        self.shares.add(rate * flushes.median() / 1e6);
-        self.rates.add(rate);
         self.times.add(&times);
         self.flushes.add(&flushes);
+        self.round_in_flight(bench, disk, slots)
+    }
+
+    fn round_in_flight(&mut self, bench: &Bench, disk: &mut Disk, slots: Slots) -> anyhow::Result<()> {
+        let mut client = gateway(bench, slots)?;
+        let (mut flushes, mut rates) = (Samples::default(), Samples::default());
+        for _ in 0..PIPELINED_TURNS {
+            flushes.extend(&disk.append(2 * EACH)?);
+            let took = client.pipeline(SLOW, PIPELINED, IN_FLIGHT)?;
+            rates.add(PIPELINED as f64 / took.as_secs_f64());
+        }
+        self.shares.add(rates.median() * flushes.median() / 1e6);
+        self.rates.add(rates.median());
         Ok(())
     }
 

@@ -10,11 +10,13 @@
 //! | [`polls`] | how soon does a waiting poll learn that its job is done? |
 //! | [`process`] | how long does the start take, and how much memory is held? |
 //! | [`server`] | the baseline: the fastest MCP server there can be |
-//! | [`client`], [`setup`], [`disk`], [`figures`], [`table`] | with what is it measured and shown? |
+//! | [`client`], [`setup`], [`family`], [`cores`], [`disk`], [`figures`], [`table`] | with what is it measured and shown? |
 
 mod calls;
 mod client;
+mod cores;
 mod disk;
+mod family;
 mod figures;
 mod handles;
 mod polls;
@@ -44,8 +46,11 @@ fn main() -> anyhow::Result<()> {
     let began = Instant::now();
     let bench = Bench::new()?;
     let mut table = Table::default();
+    bench.note_what_is_missing(&mut table);
+    note_load(&mut table, "before");
     measure(&bench, &mut table)?;
-    table.print(&bench.notes(), began.elapsed())?;
+    note_load(&mut table, "after");
+    table.print(began.elapsed())?;
     Ok(())
 }
 
@@ -56,6 +61,15 @@ fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
     polls::measure(bench, table)?;
     process::start_up(bench, table)?;
     process::memory(bench, table)
+}
+
+/// How busy the machine is: figures of a run beside other work are not to be trusted. Linux tells it.
+fn note_load(table: &mut Table, when: &str) {
+    if let Ok(load) = std::fs::read_to_string("/proc/loadavg") {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let minute = load.split_whitespace().next().unwrap_or("?");
+        table.note(format!("load of the last minute {when}: {minute}, on {cores} cores"));
+    }
 }
 
 /// Ends this process; the children see the end of their input, and end too.

@@ -1,7 +1,8 @@
 //! A poll that waits: how long after its job is done is it answered?
 //!
 //! The server answers with the time at which it does. Between that and the client's clock the gateway has committed the
-//! result to the disk and woken the poll. The baseline is the same call to the bare server.
+//! result to the disk and woken the poll. The baseline is the same call to the bare server; what the disk has to do with it
+//! is told by one flush after a pause as long, for a disk that rests is slower than one at work.
 
 use std::time::Duration;
 
@@ -9,15 +10,18 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::client::{Client, Tool};
+use crate::disk::Disk;
 use crate::figures::{Samples, added, micros};
 use crate::server::wall_clock;
 use crate::setup::Bench;
 use crate::table::{Row, Table, Target};
 
-const ROUNDS: usize = 8;
-/// Jobs of one round, each waited for alone.
-const JOBS: usize = 50;
+/// Jobs, each waited for alone.
+const JOBS: usize = 400;
 const WARM_UP: usize = 5;
+
+/// How long a job takes, and how long the disk rests before it is flushed.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Long enough that the poll waits before the end comes.
 const STAMP: Tool = Tool { name: "stamp", arguments: |n| format!("{{\"ms\":20,\"n\":{n}}}") };
@@ -28,16 +32,23 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
     for _ in 0..WARM_UP {
         polled(&mut wrapped)?;
     }
-    let (mut without, mut with) = (Samples::default(), Samples::default());
-    for _ in 0..ROUNDS {
-        for _ in 0..JOBS {
-            without.add_time(called(&mut bare)?);
-            with.add_time(polled(&mut wrapped)?);
-        }
+    let mut disk = Disk::new(bench.folder())?;
+    let [mut without, mut with, mut flushes] = <[Samples; 3]>::default();
+    for _ in 0..JOBS {
+        without.add_time(called(&mut bare)?);
+        with.add_time(polled(&mut wrapped)?);
+        std::thread::sleep(PAUSE);
+        flushes.extend(&disk.append(1)?);
     }
+    poll_rows(&without, &with, table);
+    flush_rows(&flushes, &with, table);
+    Ok(())
+}
+
+fn poll_rows(without: &Samples, with: &Samples, table: &mut Table) {
     let mut row = |share: &str, without: f64, with: f64, limit: Option<f64>| {
         table.add(Row {
-            what: format!("job done → waiting poll answered, {share} of {}", ROUNDS * JOBS),
+            what: format!("job done → waiting poll answered, {share} of {JOBS}"),
             baseline: micros(without),
             measured: micros(with),
             result: added(with - without),
@@ -46,7 +57,20 @@ pub(crate) fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
     };
     row("p50", without.median(), with.median(), None);
     row("p99", without.p99(), with.p99(), Some(2000.0));
-    Ok(())
+}
+
+fn flush_rows(flushes: &Samples, with: &Samples, table: &mut Table) {
+    let mut row = |share: &str, flush: f64, poll: f64| {
+        table.add(Row {
+            what: format!("the same in flushes after such a pause, {share}"),
+            baseline: micros(flush),
+            measured: micros(poll),
+            result: format!("{:.2} flushes", poll / flush),
+            target: None,
+        });
+    };
+    row("p50", flushes.median(), with.median());
+    row("p99", flushes.p99(), with.p99());
 }
 
 fn called(client: &mut Client) -> anyhow::Result<Duration> {

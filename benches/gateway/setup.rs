@@ -9,12 +9,18 @@ use anyhow::Context;
 use tempfile::TempDir;
 
 use crate::client::Tool;
+use crate::cores::Placement;
+use crate::family::Family;
 use crate::server;
+use crate::table::Table;
 
 /// The binary under test.
 const MEANWHILE: &str = env!("CARGO_BIN_EXE_meanwhile");
 /// A server as they are written: the fixture of the end-to-end tests, by the official SDK.
 const FIXTURE: &str = "fixture-upstream";
+
+/// Where the store is; each command gets another one, by which its processes are known.
+const STATE_DIR: &str = "MEANWHILE_STATE_DIR";
 
 /// A tool of both servers that answers at once.
 pub(crate) const ECHO: Tool = Tool { name: "echo", arguments: |n| format!("{{\"text\":\"call {n}\"}}") };
@@ -24,6 +30,12 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     program: PathBuf,
     args: &'static [&'static str],
+}
+
+/// A command, and how the processes that it becomes are known.
+pub(crate) struct Launch {
+    pub(crate) command: Command,
+    pub(crate) family: Family,
 }
 
 /// What one run has at hand.
@@ -60,42 +72,44 @@ impl Bench {
         self.scratch.path()
     }
 
-    /// What is to be said below the table.
-    pub(crate) fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
+    /// Says which rows are left out, and why.
+    pub(crate) fn note_what_is_missing(&self, table: &mut Table) {
         if self.servers.len() == 1 {
-            notes.push(format!(
-                "rows of the rmcp server are left out, for {FIXTURE} is not built: cargo build --release --examples -p meanwhile-cli"
-            ));
+            let build = "cargo build --release --examples -p meanwhile-cli";
+            table.note(format!("no rows of the rmcp server: {FIXTURE} is not built; {build}"));
         }
-        notes
+        if !Placement::all().contains(&Placement::OneCore) {
+            table.note("no rows on one core: that needs Linux and taskset (util-linux)".to_owned());
+        }
     }
 
-    /// The command of a server with nothing before it.
-    pub(crate) fn bare(&self, server: &Server) -> anyhow::Result<Command> {
+    /// A server with nothing before it.
+    pub(crate) fn bare(&self, server: &Server) -> anyhow::Result<Launch> {
         let mut command = Command::new(&server.program);
         command.args(server.args);
-        self.quiet(command)
+        self.launch(command)
     }
 
-    /// The command of the gateway before a server, with an empty store of its own.
-    pub(crate) fn wrapped(&self, server: &Server, options: &[&str]) -> anyhow::Result<Command> {
-        let state = self.states.replace(self.states.get() + 1);
+    /// The gateway before a server, with an empty store of its own.
+    pub(crate) fn wrapped(&self, server: &Server, options: &[&str]) -> anyhow::Result<Launch> {
         let mut command = Command::new(MEANWHILE);
         command.arg("wrap").args(options).arg("--").arg(&server.program).args(server.args);
-        command.env("MEANWHILE_STATE_DIR", self.folder().join(format!("state-{state}")));
-        self.quiet(command)
+        self.launch(command)
     }
 
     /// Without settings of whoever runs this, and with a stderr that costs the same everywhere.
-    fn quiet(&self, mut command: Command) -> anyhow::Result<Command> {
-        let settings = ["MODE", "INLINE_BUDGET", "MAX_RUNNING", "TIMEOUT", "TTL", "WAIT_MAX", "SCOPE", "LOG"];
-        for setting in settings {
+    fn launch(&self, mut command: Command) -> anyhow::Result<Launch> {
+        for setting in ["MODE", "INLINE_BUDGET", "MAX_RUNNING", "TIMEOUT", "TTL", "WAIT_MAX", "SCOPE", "LOG"]
+        {
             command.env_remove(format!("MEANWHILE_{setting}"));
         }
+        // Should this run be killed itself, jobs that never end must not keep a gateway for a day.
+        command.env("MEANWHILE_LINGER", "0s");
+        let state = self.folder().join(format!("state-{}", self.states.replace(self.states.get() + 1)));
+        command.env(STATE_DIR, &state);
         let log = File::options().create(true).append(true).open(self.folder().join("stderr.log"))?;
         command.stderr(Stdio::from(log));
-        Ok(command)
+        Ok(Launch { command, family: Family::new(STATE_DIR, &state) })
     }
 }
 

@@ -33,18 +33,26 @@ impl Target {
 
 /// The rows so far.
 #[derive(Default)]
-pub(crate) struct Table(Vec<Row>);
+pub(crate) struct Table {
+    rows: Vec<Row>,
+    notes: Vec<String>,
+}
 
 impl Table {
     pub(crate) fn add(&mut self, row: Row) {
         eprintln!("  {}: {} → {}", row.what, row.measured, row.result);
-        self.0.push(row);
+        self.rows.push(row);
     }
 
-    pub(crate) fn print(&self, notes: &[String], took: Duration) -> io::Result<()> {
+    /// Says something below the table.
+    pub(crate) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    pub(crate) fn print(&self, took: Duration) -> io::Result<()> {
         let mut lines =
             vec![["measurement", "baseline", "measured", "result", "target", "met"].map(str::to_owned)];
-        lines.extend(self.0.iter().map(Row::cells));
+        lines.extend(self.rows.iter().map(Row::cells));
         let widths: [usize; 6] = std::array::from_fn(|column| {
             lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default()
         });
@@ -54,7 +62,7 @@ impl Table {
         for line in &lines {
             writeln!(out, "| {} |", padded(line, widths).join(" | "))?;
         }
-        for note in notes {
+        for note in &self.notes {
             writeln!(out, "note: {note}")?;
         }
         writeln!(

@@ -116,6 +116,8 @@ impl Client {
         let mut child = Command::new(args[0])
             .args(&args[1..])
             .env("MEANWHILE_STATE_DIR", home.state_dir())
+            // What a test leaves running is not to outlive it by much.
+            .env("MEANWHILE_LINGER", "3s")
             .env("FIXTURE_LOG", home.log_path())
             .envs(env.iter().copied())
             .stdin(Stdio::piped())
@@ -347,6 +349,20 @@ impl Drop for Client {
 /// The binary under test.
 pub(crate) fn meanwhile() -> &'static str {
     env!("CARGO_BIN_EXE_meanwhile")
+}
+
+/// Waits until there is no process of this id, or only what is left of one that nobody has asked about.
+pub(crate) fn wait_gone(pid: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name, in brackets, may hold anything; the state stands behind it.
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    };
+    while lives() {
+        assert!(Instant::now() < deadline, "process {pid} is still there");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The text of a result's first content block.

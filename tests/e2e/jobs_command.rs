@@ -79,6 +79,75 @@ fn watching_a_job_in_a_pipe_prints_a_line_for_each_event_and_ends_with_it() {
 }
 
 #[test]
+fn watching_a_job_that_has_ended_prints_its_whole_log() {
+    let client = impatient(&["--mode", "handle"]);
+    let handle = handle(&client.call("protocol_error", json!({})));
+    poll(&client, &handle);
+    let lines = stdout(&run(client.home(), &["watch", &handle]));
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(lines[0].ends_with("created") && lines[1].contains("started, attempt 1"), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.ends_with("failed: a protocol error, as asked")).count(), 1);
+}
+
+#[test]
+fn an_error_that_the_tool_answered_is_printed_and_exits_as_an_error() {
+    let client = impatient(&["--mode", "handle"]);
+    let handle = handle(&client.call("fail", json!({})));
+    poll(&client, &handle);
+    for form in [&["result", &handle][..], &["result", &handle, "--json"]] {
+        let result = run(client.home(), form);
+        assert_eq!(result.status.code(), Some(1));
+        assert!(stdout(&result).contains("it failed, as asked"), "{result:?}");
+    }
+    assert!(stdout(&run(client.home(), &["show", &handle])).contains("completed, with an error of the tool"));
+    assert_eq!(json_of(client.home(), &["show", &handle])["is_error"], true);
+}
+
+#[test]
+fn a_job_without_a_result_says_why() {
+    let client = impatient(&["--mode", "handle"]);
+    let handle = handle(&client.call("crash", json!({})));
+    poll(&client, &handle);
+    let result = run(client.home(), &["result", &handle]);
+    assert_eq!(result.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&result.stderr).into_owned();
+    assert!(
+        said.contains(&format!("{handle} failed: interrupted: ")) && said.contains("no result"),
+        "{said}"
+    );
+    assert!(stdout(&run(client.home(), &["list"])).contains("  interrupted: "));
+}
+
+#[test]
+fn a_list_says_that_there_is_more() {
+    let client = impatient(&["--mode", "handle"]);
+    for text in ["one", "two"] {
+        handle(&client.call("echo", json!({"text": text})));
+    }
+    let some = run(client.home(), &["list", "--limit", "1"]);
+    assert_eq!(stdout(&some).lines().count(), 2, "a heading and a job");
+    assert!(String::from_utf8_lossy(&some.stderr).contains("and more: --limit 2"), "{some:?}");
+    assert!(run(client.home(), &["list", "--limit", "2"]).stderr.is_empty());
+    assert_eq!(run(client.home(), &["list", "--limit", "0"]).status.code(), Some(2));
+    assert_eq!(json_of(client.home(), &["list", "--status", "paused"]), json!([]));
+}
+
+#[test]
+fn the_state_folder_may_be_named_behind_the_command_and_an_empty_variable_names_none() {
+    let client = impatient(&["--mode", "handle"]);
+    let home = client.home();
+    let handle = handle(&client.call("echo", json!({"text": "here"})));
+    let listed = |args: &[&str]| {
+        let mut command = command(home, &[&["list"], args].concat());
+        command.env("MEANWHILE_STATE_DIR", "").env("XDG_STATE_HOME", home.path("elsewhere"));
+        stdout(&command.output().expect("meanwhile runs"))
+    };
+    let state_dir = home.state_dir();
+    assert!(listed(&["--state-dir", state_dir.to_str().unwrap()]).contains(&handle));
+    assert_eq!(listed(&[]), "No jobs.\n");
+}
+
+#[test]
 fn what_is_not_there_is_said_with_its_own_exit_code() {
     let home = Home::new();
     assert!(stdout(&run(&home, &["list"])).contains("No jobs."));

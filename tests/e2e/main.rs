@@ -6,10 +6,13 @@
 mod client;
 mod control;
 mod demo;
+mod economy;
 mod faces;
 mod fixture;
 mod inbox;
 mod jobs_command;
+mod ledger;
+mod lingering;
 mod malformed;
 mod passing;
 mod results;

@@ -65,9 +65,7 @@ fn a_message_beyond_the_bound_is_refused_from_either_side() {
         format!(r#"{{"jsonrpc":"2.0","id":5,"method":"ping","params":{{"x":"{}"}}}}"#, "y".repeat(200_000))
             .into_bytes();
     client.send_line(&line);
-    assert!(
-        client.wait_response(Value::Null).unwrap_err()["message"].as_str().unwrap().contains("--max-message")
-    );
+    assert!(client.wait_response(5).unwrap_err()["message"].as_str().unwrap().contains("--max-message"));
     line.truncate(90_000);
     client.send_line(&line);
     assert_eq!(client.wait_response(Value::Null).unwrap_err()["code"], -32700);
@@ -100,4 +98,45 @@ fn an_upstream_that_never_answers_holds_up_nobody_else() {
     is_well(&client, "any", json!({}));
     let cancelled = client.call("control_job", json!({"handle": handle, "action": "cancel"}));
     assert_eq!(cancelled["structuredContent"]["status"], "cancelled");
+}
+
+#[test]
+fn what_is_there_twice_is_refused_and_reaches_nobody() {
+    let client = Client::wrap(&[], &[RAW]);
+    client.initialize();
+    client.send_line(br#"{"jsonrpc":"2.0","id":601,"id":1,"method":"x/y"}"#);
+    assert_eq!(client.wait_response(Value::Null).unwrap_err()["code"], -32600);
+    client.send_line(
+        br#"{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"any","name":"silent"}}"#,
+    );
+    assert!(
+        client.wait_response(9).unwrap_err()["message"].as_str().unwrap().contains("`name` is there twice")
+    );
+    assert!(!client.home().log().contains("x/y") && !client.home().log().contains("silent"));
+}
+
+#[test]
+fn arguments_that_are_json_but_more_than_we_can_hold_reach_the_upstream() {
+    let client = Client::wrap(&["--mode", "handle"], &[RAW]);
+    client.initialize();
+    for arguments in [r#"{"x":1e400}"#, r#"{"x":"\ud83d"}"#] {
+        let line = format!(
+            r#"{{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{{"name":"any","arguments":{arguments}}}}}"#
+        );
+        client.send_line(line.as_bytes());
+        let handle = crate::faces::handle(&client.wait_response("a").unwrap());
+        crate::faces::poll(&client, &handle);
+        assert!(client.home().log().contains(arguments), "{arguments}");
+    }
+}
+
+#[test]
+fn the_refusal_of_a_message_that_is_too_long_names_its_request() {
+    let client = Client::wrap(&["--max-message", "10KiB"], &[RAW]);
+    client.initialize();
+    client.send_line(
+        format!(r#"{{"method":"ping","params":"{}","jsonrpc":"2.0","id":77}}"#, "y".repeat(20_000))
+            .as_bytes(),
+    );
+    assert!(client.wait_response(77).unwrap_err()["message"].as_str().unwrap().contains("--max-message"));
 }

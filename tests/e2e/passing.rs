@@ -156,3 +156,36 @@ fn a_batch_is_answered_as_a_batch_where_the_revision_has_them() {
     newer.send_line(br#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#);
     assert_eq!(newer.wait_response(Value::Null).unwrap_err()["code"], -32600);
 }
+
+#[test]
+fn what_a_client_sends_at_once_reaches_the_upstream_in_that_order() {
+    let client = Client::wrap(&[], &[RAW]);
+    for line in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","id":2,"method":"x/one"}"#,
+        r#"{"jsonrpc":"2.0","id":3,"method":"tools/list"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/x-two"}"#,
+        r#"{"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"any"}}"#,
+    ] {
+        client.send_line(line.as_bytes());
+    }
+    for id in 1..=4 {
+        client.wait_response(id).unwrap();
+    }
+    let log = client.home().log();
+    let methods: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["method"].clone()).collect();
+    let expected = ["initialize", "notifications/initialized", "x/one", "tools/list", "notifications/x-two"];
+    assert_eq!(methods[..5], expected);
+    assert_eq!(methods.last().unwrap(), "tools/call");
+}
+
+#[test]
+fn a_burst_of_progress_arrives_whole() {
+    let client = Client::wrap(&["--mode", "inline"], &[FIXTURE]);
+    client.initialize();
+    let id = client.start_call("sleep", json!({"ms": 0, "steps": 200}));
+    client.wait_response(id).unwrap();
+    assert_eq!(client.take_notifications("notifications/progress").len(), 200);
+}

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::client::{Client, FIXTURE, RAW, text};
+use crate::client::{Client, FIXTURE, Home, RAW, text};
 use crate::faces::{Gate, handle, impatient, poll};
 
 #[test]
@@ -86,8 +86,8 @@ fn the_upstream_ends_with_the_gateway() {
 }
 
 #[test]
-fn a_signal_ends_running_jobs_as_interrupted() {
-    let client = impatient(&[]);
+fn without_lingering_a_signal_ends_running_jobs_as_interrupted() {
+    let client = impatient(&["--no-linger"]);
     let gate = Gate::new(client.home(), "gate");
     let handle = handle(&client.call("gate", gate.arguments()));
     let told =
@@ -137,4 +137,41 @@ fn the_last_answers_reach_a_client_that_has_closed_its_stdin_and_reads_slowly() 
     client.close_stdin();
     assert_eq!(text(&client.wait_response(id).unwrap()).len(), 1_200_000);
     assert!(client.wait_exit().success());
+}
+
+/// A server whose second process starts and then says nothing.
+fn hangs_when_started_again(home: &Home) -> String {
+    let fixture = std::path::Path::new(crate::client::meanwhile()).with_file_name("examples").join(FIXTURE);
+    let marker = home.path("started");
+    let (fixture, marker) = (fixture.display(), marker.display());
+    format!(
+        "if [ -e '{marker}' ]; then echo hanging >&2; exec sleep 1000; fi; touch '{marker}'; exec '{fixture}'"
+    )
+}
+
+#[test]
+fn a_restart_that_hangs_holds_up_only_what_needs_the_server() {
+    let home = Home::new();
+    let script = hangs_when_started_again(&home);
+    let client = Client::wrap_in(&home, &["--inline-budget", "30ms"], &["sh", "-c", &script], &[]);
+    client.initialize();
+    client.request("tools/list", json!({})).unwrap();
+    client.call("crash", json!({}));
+    client.start_request("resources/list", json!({}));
+    client.wait_stderr("hanging");
+    assert_eq!(client.call("list_jobs", json!({}))["isError"], false, "what needs no server is answered");
+    let handle = handle(&client.call("echo", json!({"text": "x"})));
+    let cancelled = client.call("control_job", json!({"handle": handle, "action": "cancel"}));
+    assert_eq!(cancelled["structuredContent"]["status"], "cancelled", "{cancelled}");
+}
+
+#[test]
+fn a_server_that_dies_while_a_child_of_it_holds_its_stdout_is_noticed() {
+    let home = Home::new();
+    let fixture = std::path::Path::new(crate::client::meanwhile()).with_file_name("examples").join(FIXTURE);
+    let script = format!("sleep 20 & exec '{}'", fixture.display());
+    let client = Client::wrap_in(&home, &[], &["sh", "-c", &script], &[]);
+    client.initialize();
+    assert!(text(&client.call("crash", json!({}))).contains("ended (exit status: 3)"));
+    assert_eq!(text(&client.call("echo", json!({"text": "back"}))), "back");
 }

@@ -6,16 +6,26 @@
 //! | [`jobs`] | `meanwhile jobs …`: look at jobs and control them, from any terminal |
 //! | [`demo`] | `meanwhile demo`: what it does, shown in half a minute |
 //! | [`state`] | where jobs are kept |
+//! | [`detach`] | how a gateway outlives the client that started it |
 
 mod demo;
+#[cfg(unix)]
+mod detach;
+#[cfg(not(unix))]
+#[path = "attached.rs"]
+mod detach;
 mod jobs;
 mod state;
 mod wrap;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use self::detach::Leash;
 
 /// Slow MCP tools answer with a handle at once, and go on as durable jobs.
 #[derive(Debug, Parser)]
@@ -37,7 +47,7 @@ Examples:
   meanwhile jobs list
   meanwhile jobs watch
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such job, 4 the job has no result";
+Exit codes: 0 done; 1 failed, or the tool's answer is an error; 2 wrong usage; 3 no such job; 4 the job has no result";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -53,30 +63,69 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    log_to_stderr(cli.verbose);
-    match run(cli.command) {
-        Ok(code) => code,
+    // Before anything else, so that the process that only waits stays small.
+    let leash = if detach::is_wanted(std::env::args_os().skip(1)) { detached() } else { None };
+    let (code, leash) = match parse() {
+        Ok(cli) => start(cli, leash),
         Err(error) => {
-            if cli.verbose > 0 {
-                eprintln!("meanwhile: {error:?}");
-            } else {
-                eprintln!("meanwhile: {error:#}");
-            }
-            ExitCode::FAILURE
+            let _ = error.print();
+            (u8::try_from(error.exit_code()).unwrap_or(1), leash)
         }
+    };
+    if let Some(leash) = leash {
+        leash.release(code);
     }
+    code.into()
+}
+
+fn detached() -> Option<Leash> {
+    detach::detach()
+        .inspect_err(|error| eprintln!("meanwhile: cannot detach, so jobs end with this session: {error}"))
+        .ok()
+}
+
+/// The arguments, and what the environment says. A variable that is set and empty is not set: that is how many a client's
+/// configuration leaves one out.
+fn parse() -> Result<Cli, clap::Error> {
+    let given = |arg: clap::Arg| {
+        let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        if is_empty { arg.env(Resettable::Reset) } else { arg }
+    };
+    let command = Cli::command().mut_subcommands(move |command| command.mut_args(given));
+    Cli::from_arg_matches(&command.try_get_matches()?)
+}
+
+/// Runs the command, and returns its exit code, with the leash if it still holds.
+fn start(cli: Cli, mut leash: Option<Leash>) -> (u8, Option<Leash>) {
+    log_to_stderr(cli.verbose);
+    let code = run(cli.command, &mut leash).unwrap_or_else(|error| {
+        if cli.verbose > 0 {
+            eprintln!("meanwhile: {error:?}");
+        } else {
+            eprintln!("meanwhile: {error:#}");
+        }
+        1
+    });
+    (code, leash)
 }
 
 /// One thread is enough for one client and one server, and keeps a call from crossing between cores.
-#[tokio::main(flavor = "current_thread")]
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Wrap(wrap) => wrap.run().await,
-        Command::Jobs(jobs) => jobs.run().await,
-        Command::Demo(demo) => demo.run().await,
-        Command::DemoServer => demo::serve().await,
-    }
+fn run(command: Command, leash: &mut Option<Leash>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the system gives no event loop")?;
+    let code = runtime.block_on(async {
+        match command {
+            Command::Wrap(wrap) => wrap.run(leash).await,
+            Command::Jobs(jobs) => jobs.run().await,
+            Command::Demo(demo) => demo.run().await,
+            Command::DemoServer => demo::serve().await,
+        }
+    });
+    // To drop it would wait for whoever sits at a terminal to type one more line: that stdin is read in a thread of its own.
+    runtime.shutdown_background();
+    code
 }
 
 fn log_to_stderr(verbose: u8) {
@@ -94,4 +143,25 @@ fn log_to_stderr(verbose: u8) {
         )
         .with_target(false)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_defined() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn behind_a_servers_command_every_argument_is_its_own() {
+        for line in ["wrap npx -y foo --name x -v", "wrap --mode auto -- npx -y foo --name x -v"] {
+            let words = std::iter::once("meanwhile").chain(line.split(' '));
+            let Command::Wrap(wrap) = Cli::try_parse_from(words).unwrap().command else { panic!("{line}") };
+            assert_eq!(wrap.command, ["npx", "-y", "foo", "--name", "x", "-v"]);
+        }
+        let mistyped = Cli::try_parse_from(["meanwhile", "wrap", "--inline-budgett", "5s", "npx"]);
+        assert!(mistyped.unwrap_err().to_string().contains("--inline-budget'"));
+    }
 }

@@ -9,11 +9,14 @@ use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::{Store, SystemClock};
 use meanwhile_sqlite::SqliteStore;
 
+/// The store's file.
+const FILE: &str = "meanwhile.db";
+
 /// Where jobs are kept.
 #[derive(Debug, Args)]
 pub(crate) struct State {
     /// Folder of the job store [default: $XDG_STATE_HOME/meanwhile, else ~/.local/state/meanwhile]
-    #[arg(long, env = "MEANWHILE_STATE_DIR", value_name = "DIR")]
+    #[arg(long, env = "MEANWHILE_STATE_DIR", value_name = "DIR", global = true)]
     state_dir: Option<PathBuf>,
 }
 
@@ -21,8 +24,13 @@ impl State {
     /// The store and the artifacts. Nothing is opened, or made, before it is used.
     pub(crate) fn open(&self) -> anyhow::Result<(Arc<dyn Store>, Artifacts)> {
         let folder = self.folder()?;
-        let store = SqliteStore::new(folder.join("meanwhile.db"), Arc::new(SystemClock));
+        let store = SqliteStore::new(folder.join(FILE), Arc::new(SystemClock));
         Ok((Arc::new(store), Artifacts::new(folder.join("artifacts"))))
+    }
+
+    /// Whether there is a store already.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.folder().is_ok_and(|folder| folder.join(FILE).exists())
     }
 
     fn folder(&self) -> anyhow::Result<PathBuf> {

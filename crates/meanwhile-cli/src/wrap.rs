@@ -2,12 +2,12 @@
 
 use std::io::IsTerminal;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use meanwhile_core::Handle;
 use meanwhile_core::engine::Settings as EngineSettings;
 use meanwhile_mcp::gateway::{Gateway, Settings};
@@ -16,10 +16,8 @@ use meanwhile_mcp::transport::{Outbound, stdin, stdout};
 use meanwhile_mcp::upstream::Launch;
 use tokio::io::AsyncRead;
 
+use crate::detach::Leash;
 use crate::state::State;
-
-/// How long a claim on a job holds unless it is renewed.
-const LEASE: Duration = Duration::from_secs(30);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,14 +31,14 @@ In a client's configuration, put `meanwhile` where the server's command was, and
 
 /// `meanwhile wrap`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(override_usage = "meanwhile wrap [OPTIONS] -- COMMAND [ARGS…]", after_help = EXAMPLES)]
 pub(crate) struct Wrap {
     /// How calls look: inline (the result, however long it takes), auto (the result if it is fast, else a handle), handle (at once)
     #[arg(long, env = "MEANWHILE_MODE", value_name = "MODE", default_value = "auto", value_parser = str::parse::<Face>)]
     mode: Face,
 
     /// Treat the tools of a name differently: PATTERN=SETTING[,SETTING…] with inline, auto, handle, inline-budget=TIME,
-    /// timeout=TIME, ttl=TIME, rerun=yes|no; may be given several times, the last that fits wins
+    /// timeout=TIME, ttl=TIME, rerun=yes|no, join=yes|no; may be given several times, the last that fits wins
     #[arg(long = "tool", value_name = "RULE", value_parser = str::parse::<Rule>)]
     tools: Vec<Rule>,
 
@@ -60,9 +58,21 @@ pub(crate) struct Wrap {
     #[arg(long, env = "MEANWHILE_TTL", value_name = "TIME", default_value = "24h", value_parser = duration)]
     ttl: Duration,
 
-    /// The longest that one poll waits; must be less than your client's own limit for a tool call
-    #[arg(long, env = "MEANWHILE_WAIT_MAX", value_name = "TIME", default_value = "25s", value_parser = duration)]
-    wait_max: Duration,
+    /// The longest that one poll waits [default: what your client is known to survive; 25s if it is not known]
+    #[arg(long, env = "MEANWHILE_WAIT_MAX", value_name = "TIME", value_parser = duration)]
+    wait_max: Option<Duration>,
+
+    /// How long running jobs are finished after the client is gone
+    #[arg(long, env = "MEANWHILE_LINGER", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    linger: Duration,
+
+    /// Do not outlive the process that the client started: if it is killed, its jobs are interrupted
+    #[arg(long, env = "MEANWHILE_NO_LINGER", value_parser = FalseyValueParser::new())]
+    no_linger: bool,
+
+    /// How long a claim on a job holds unless it is renewed: what a dead process leaves is settled after that
+    #[arg(long, env = "MEANWHILE_LEASE", value_name = "TIME", default_value = "30s", value_parser = duration, hide = true)]
+    lease: Duration,
 
     /// The server's name, for its jobs and its lines on stderr [default: from the command]
     #[arg(long, value_name = "NAME")]
@@ -84,12 +94,12 @@ pub(crate) struct Wrap {
     state: State,
 
     /// The MCP server's command
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 impl Wrap {
-    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, leash: &mut Option<Leash>) -> anyhow::Result<u8> {
         if std::io::stdin().is_terminal() {
             eprintln!(
                 "meanwhile: waiting for an MCP client on stdin; put this command into your client's configuration"
@@ -100,19 +110,35 @@ impl Wrap {
         let input = stdin().context("cannot read stdin")?;
         let down = Outbound::start(stdout().context("cannot write stdout")?);
         let gateway = Gateway::start(settings, store, artifacts, down.clone());
-        let code = tokio::select! {
-            served = serve(&gateway, input, &down) => {
+        let ended = tokio::select! {
+            served = session(&gateway, input, &down, leash.as_ref()) => {
                 served.context("the client's messages cannot be read")?;
-                ExitCode::SUCCESS
+                self.linger(&gateway, leash.take()).await
             }
-            signal = asked_to_end() => {
-                tracing::info!(signal, "asked to end");
-                gateway.interrupt().await;
-                ExitCode::SUCCESS
-            }
+            signal = asked_to_end() => Ended::Told(signal),
         };
+        if let Ended::Told(why) = ended {
+            tracing::info!(why, "ending the jobs that still run");
+            gateway.interrupt().await;
+        }
         gateway.stop_upstream().await;
-        Ok(code)
+        Ok(0)
+    }
+
+    /// The client is gone: its jobs are finished, for as long as that may take.
+    async fn linger(&self, gateway: &Gateway, leash: Option<Leash>) -> Ended {
+        if let Some(leash) = leash {
+            // With nothing to finish the server ends first, so that a client that starts it again at once finds it gone.
+            if gateway.is_idle() {
+                gateway.stop_upstream().await;
+            }
+            leash.release(0);
+        }
+        tokio::select! {
+            () = gateway.drain() => Ended::ByItself,
+            signal = asked_to_end() => Ended::Told(signal),
+            () = tokio::time::sleep(self.linger) => Ended::Told("the time to linger is over"),
+        }
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
@@ -124,7 +150,7 @@ impl Wrap {
             inline_budget: self.inline_budget,
             timeout: self.timeout,
             ttl: self.ttl,
-            rerun: None,
+            ..Treatment::default()
         };
         Ok(Settings {
             scope: self.scope.clone().unwrap_or_else(|| scope_of(&name)),
@@ -133,26 +159,42 @@ impl Wrap {
             wait_max: self.wait_max,
             max_message: self.max_message,
             max_arguments: self.max_arguments,
+            resume: self.state.is_in_use(),
             engine: EngineSettings {
                 // Drawn like a handle: a process id comes again, a peer's name must not.
                 peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),
                 max_running: usize::from(self.max_running),
-                lease: LEASE,
+                lease: self.lease,
             },
         })
     }
 }
 
-/// Serves the client, until it is gone and all that it started has ended.
-async fn serve(
+/// Why a gateway ends.
+enum Ended {
+    ByItself,
+    Told(&'static str),
+}
+
+/// Serves the client until it is gone, and answers what it asked for until then.
+async fn session(
     gateway: &Arc<Gateway>,
     input: impl AsyncRead + Unpin,
     down: &Outbound,
+    leash: Option<&Leash>,
 ) -> std::io::Result<()> {
-    gateway.serve(input).await?;
+    let shim_is_gone = async {
+        match leash {
+            Some(leash) => leash.broken().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = gateway.serve(input) => served?,
+        () = shim_is_gone => tracing::info!("the process that the client started is gone"),
+    }
     gateway.answer_the_rest().await;
     down.finish().await;
-    gateway.drain().await;
     Ok(())
 }
 
@@ -214,10 +256,10 @@ fn scope_of(name: &str) -> String {
 fn size(text: &str) -> Result<usize, String> {
     let bytes = parse_size::parse_size(text)
         .map_err(|error| format!("`{text}` is no size: {error}; write for example 64MiB"))?;
-    usize::try_from(bytes)
-        .ok()
-        .filter(|bytes| *bytes >= 1024)
-        .ok_or_else(|| format!("`{text}` is too small or too large: 1KiB or more"))
+    if bytes < 1024 {
+        return Err(format!("`{text}` is too small: 1KiB or more"));
+    }
+    usize::try_from(bytes).map_err(|_| format!("`{text}` is more than this machine can address"))
 }
 
 #[cfg(test)]

@@ -35,6 +35,16 @@ impl Subscription {
             std::future::pending::<()>().await;
         }
     }
+
+    /// Whether there was a change after the last one that was seen here; it counts as seen then. For what is only kept
+    /// until something changes.
+    pub fn take_change(&mut self) -> bool {
+        let has_changed = self.0.has_changed().unwrap_or(false);
+        if has_changed {
+            self.0.mark_unchanged();
+        }
+        has_changed
+    }
 }
 
 impl Changes {

@@ -39,7 +39,7 @@ pub struct Event {
 pub enum EventKind {
     /// The job was written down.
     Created,
-    /// A later call with the same arguments was answered with this job.
+    /// A later call with the same arguments, or a retry of the same call, was answered with this job.
     Joined,
     /// An attempt began.
     Started {
@@ -76,6 +76,8 @@ pub enum EventKind {
         /// What is known of the work itself.
         message: String,
     },
+    /// The agent was told, unasked, that the job has ended.
+    Announced,
     /// The agent has taken the result.
     Collected,
     /// The result's time to live ran out.

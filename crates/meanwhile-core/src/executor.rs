@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Json;
 use crate::handle::Handle;
-use crate::job::{Failure, Progress};
+use crate::job::{Failure, Job, Progress};
 
 /// How many reports of progress may wait for the engine before the oldest of them is dropped.
 pub(crate) const PROGRESS_QUEUE: usize = 16;
@@ -62,6 +62,11 @@ impl RunContext {
 /// Runs tools.
 #[async_trait::async_trait]
 pub trait Executor: Send + Sync + 'static {
+    /// Whether this executor can run that job, which a dead peer left behind. By default it takes up nothing.
+    fn serves(&self, _job: &Job) -> bool {
+        false
+    }
+
     /// Runs one attempt to its end. When [`RunContext::cancelled`] resolves, the executor stops the work as well as it can
     /// and returns soon, with [`Attempt::Stopped`] or with the answer that came first.
     async fn run(self: Arc<Self>, request: Json, context: RunContext) -> Attempt;

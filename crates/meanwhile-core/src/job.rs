@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Json;
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
 use crate::handle::Handle;
 
 /// Where a job stands. On the wire `queued` and `paused` show as `working` with a status message.
@@ -77,6 +77,11 @@ pub struct Call {
     pub request: Json,
     /// Equal keys in one scope are the same call: while the first is unfinished, a repeat joins it. `None` never joins.
     pub join_key: Option<String>,
+    /// The client's own id of this very call: a retry with the same one joins its job, also after the end, until the
+    /// result expires. `None` never joins that way.
+    pub retry_key: Option<String>,
+    /// The conversation that the call is part of, where the client says so.
+    pub conversation: Option<String>,
 }
 
 /// How a call may be treated.
@@ -138,8 +143,25 @@ pub struct Failure {
 pub struct Lease {
     /// Who holds it.
     pub peer: Peer,
-    /// When it runs out, by the store's clock.
+    /// When it runs out, by the steady clock ([`Moment::steady`]): no jump of the wall clock breaks it.
     pub until: Timestamp,
+}
+
+impl Lease {
+    /// The longest that a lease holds without being renewed.
+    pub const MAX: Duration = Duration::from_secs(24 * 3600);
+
+    /// A claim of `peer` from `now` on, for `wanted` or [`Lease::MAX`], whichever is shorter.
+    #[must_use]
+    pub fn new(peer: Peer, wanted: Duration, now: Moment) -> Lease {
+        Lease { peer, until: now.steady.after(wanted.min(Lease::MAX)) }
+    }
+
+    /// Whether it has run out.
+    #[must_use]
+    pub fn is_over(&self, now: Moment) -> bool {
+        self.until <= now.steady
+    }
 }
 
 /// Where the answer is.
@@ -163,6 +185,8 @@ pub struct Job {
     pub server: String,
     /// The tool's name.
     pub tool: String,
+    /// The conversation that it was started in, where the client said so.
+    pub conversation: Option<String>,
     /// How it may be treated.
     pub policy: Policy,
     /// Where it stands.
@@ -189,6 +213,8 @@ pub struct Job {
     pub updated_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// When the agent was told, unasked, that it has ended.
+    pub announced_at: Option<Timestamp>,
     /// When the agent took the result.
     pub collected_at: Option<Timestamp>,
     /// When the result goes, counted from the end.
@@ -200,6 +226,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether it has ended and nobody has collected its result, which is still there.
+    #[must_use]
+    pub fn is_outstanding(&self) -> bool {
+        self.status.is_terminal() && self.collected_at.is_none() && self.expired_at.is_none()
+    }
+
     /// How long the job has run, or ran: from its start to its end, or to `now`.
     #[must_use]
     pub fn ran_for(&self, now: Timestamp) -> Duration {

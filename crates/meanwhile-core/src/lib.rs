@@ -10,6 +10,7 @@
 //! | [`event`] | what happened to a job, when, and who caused it? |
 //! | [`store`] | where do jobs live, and what must every store promise? |
 //! | [`changes`] | how does a wait learn that a job has changed, without polling? |
+//! | [`history`] | how long do the calls of a tool take? |
 //! | [`executor`] | who does the work? |
 //! | [`engine`] | how is a call run, handed off, waited for, cancelled? |
 //! | [`artifact`] | where do answers go that are too large for a row? |
@@ -25,6 +26,7 @@ pub mod engine;
 pub mod event;
 pub mod executor;
 pub mod handle;
+pub mod history;
 pub mod job;
 pub mod machine;
 pub mod store;
@@ -32,11 +34,12 @@ pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use clock::{Clock, SystemClock, Timestamp};
+pub use clock::{Clock, Moment, SystemClock, Timestamp};
 pub use engine::{Called, Engine};
 pub use event::{Actor, Event, EventKind};
 pub use executor::{Attempt, Executor, RunContext};
 pub use handle::Handle;
+pub use history::Durations;
 pub use job::{Call, Job, Policy, Progress, Status};
 pub use machine::{Op, Outcome, Refused};
 pub use store::{Store, StoreError};

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use crate::Json;
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
 use crate::event::{Actor, EventKind};
 use crate::job::{AnswerInfo, Failure, FailureKind, Job, Lease, Peer, Progress, Status};
 
@@ -84,6 +84,10 @@ pub enum Op {
         /// Who.
         by: Actor,
     },
+    /// A later call turned out to be the same one, and is answered with this job.
+    Join,
+    /// The agent is being told, unasked, that the job has ended. Only the first time counts.
+    Announce,
     /// The result has been taken.
     Collect {
         /// By whom.
@@ -126,8 +130,9 @@ pub type Entry = (Actor, EventKind);
 ///
 /// # Errors
 /// [`Refused`], and then the job has not been changed.
-pub fn apply(job: &mut Job, op: &Op, now: Timestamp) -> Result<Vec<Entry>, Refused> {
+pub fn apply(job: &mut Job, op: &Op, now: Moment) -> Result<Vec<Entry>, Refused> {
     let mut next = job.clone();
+    let wall = now.wall;
     let entries = match op {
         Op::Claim { peer, lease } => claim(&mut next, peer, *lease, now)?,
         Op::Progress { attempt, progress } => {
@@ -141,26 +146,28 @@ pub fn apply(job: &mut Job, op: &Op, now: Timestamp) -> Result<Vec<Entry>, Refus
         }
         Op::Finish { attempt, outcome } => {
             current_attempt(&next, *attempt)?;
-            vec![finish(&mut next, outcome, now)]
+            vec![finish(&mut next, outcome, wall)]
         }
         Op::Lose { attempt, reason } => {
             current_attempt(&next, *attempt)?;
-            vec![lose(&mut next, reason, now)]
+            vec![lose(&mut next, reason, wall)]
         }
         Op::Abandon => vec![abandon(&mut next, now)?],
-        Op::Cancel { by } => cancel(&mut next, *by, now)?,
+        Op::Cancel { by } => cancel(&mut next, *by, wall)?,
         Op::Pause { by } => vec![pause(&mut next, *by)?],
         Op::Resume { by } => vec![resume(&mut next, *by)?],
-        Op::Collect { by } => collect(&mut next, *by, now)?,
+        Op::Join => vec![join(&next)?],
+        Op::Announce => announce(&mut next, wall)?,
+        Op::Collect { by } => collect(&mut next, *by, wall)?,
         Op::Note { by, message } => {
             if next.status == Status::Cancelled {
                 next.message = Some(message.clone());
             }
             vec![(*by, EventKind::Noted { message: message.clone() })]
         }
-        Op::Expire => expire(&mut next, now)?,
+        Op::Expire => expire(&mut next, wall)?,
     };
-    next.updated_at = now;
+    next.updated_at = wall;
     next.events = next.events.saturating_add(u32::try_from(entries.len()).unwrap_or(u32::MAX));
     *job = next;
     Ok(entries)
@@ -177,11 +184,11 @@ fn current_attempt(job: &Job, attempt: u64) -> Result<(), Refused> {
     }
 }
 
-fn lease_ran_out(job: &Job, now: Timestamp) -> bool {
-    job.lease.as_ref().is_none_or(|lease| lease.until <= now)
+fn lease_ran_out(job: &Job, now: Moment) -> bool {
+    job.lease.as_ref().is_none_or(|lease| lease.is_over(now))
 }
 
-fn claim(job: &mut Job, peer: &Peer, lease: Duration, now: Timestamp) -> Result<Vec<Entry>, Refused> {
+fn claim(job: &mut Job, peer: &Peer, lease: Duration, now: Moment) -> Result<Vec<Entry>, Refused> {
     let mut entries = Vec::new();
     match job.status {
         Status::Queued
@@ -207,8 +214,8 @@ fn claim(job: &mut Job, peer: &Peer, lease: Duration, now: Timestamp) -> Result<
     job.attempt += 1;
     job.message = None;
     job.progress = None;
-    job.started_at = Some(now);
-    job.lease = Some(Lease { peer: peer.clone(), until: now.after(lease) });
+    job.started_at = Some(now.wall);
+    job.lease = Some(Lease::new(peer.clone(), lease, now));
     entries.push((Actor::System, EventKind::Started { attempt: job.attempt, peer: peer.clone() }));
     Ok(entries)
 }
@@ -280,13 +287,14 @@ fn lose(job: &mut Job, reason: &str, now: Timestamp) -> Entry {
 /// What is known when a lease has run out.
 const GONE: &str = "the process that ran it is gone";
 
-fn abandon(job: &mut Job, now: Timestamp) -> Result<Entry, Refused> {
+fn abandon(job: &mut Job, now: Moment) -> Result<Entry, Refused> {
     if job.status.is_terminal() {
         return Err(Refused::Ended(job.status));
     }
     if !lease_ran_out(job, now) {
         return Err(Refused::NotNow("a peer answers for it"));
     }
+    let now = now.wall;
     Ok(match job.status {
         Status::Working if job.cancel_requested_at.is_some() => lose(job, GONE, now),
         Status::Working => interrupted(job, GONE, now),
@@ -342,6 +350,26 @@ fn resume(job: &mut Job, by: Actor) -> Result<Entry, Refused> {
         status if status.is_terminal() => Err(Refused::Ended(status)),
         _ => Err(Refused::NotNow("it is not paused")),
     }
+}
+
+fn join(job: &Job) -> Result<Entry, Refused> {
+    if job.expired_at.is_some() {
+        return Err(Refused::NotNow("its result has expired"));
+    }
+    Ok((Actor::Agent, EventKind::Joined))
+}
+
+fn announce(job: &mut Job, now: Timestamp) -> Result<Vec<Entry>, Refused> {
+    if job.announced_at.is_some() {
+        return Ok(vec![]);
+    }
+    if !job.is_outstanding() {
+        let why =
+            if job.status.is_terminal() { "there is nothing left to collect" } else { "it has not ended" };
+        return Err(Refused::NotNow(why));
+    }
+    job.announced_at = Some(now);
+    Ok(vec![(Actor::System, EventKind::Announced)])
 }
 
 fn collect(job: &mut Job, by: Actor, now: Timestamp) -> Result<Vec<Entry>, Refused> {

@@ -8,14 +8,18 @@ use std::time::Duration;
 
 use crate::Json;
 use crate::changes::Changes;
-use crate::clock::Timestamp;
+use crate::clock::{Moment, Timestamp};
 use crate::event::{Actor, Event, EventKind};
 use crate::handle::Handle;
+use crate::history::Durations;
 use crate::job::{Call, Job, Lease, Peer, Policy, Status};
 use crate::machine::{Entry, Op, Refused};
 
 /// The most jobs that one [`Store::list`] returns.
 pub const LIST_MAX: usize = 1000;
+
+/// How long a tombstone stays after its result went, so that for this long `expired` is told from `not_found`.
+pub const TOMBSTONE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A job to be written down.
 #[derive(Debug, Clone)]
@@ -32,15 +36,15 @@ pub struct NewJob {
     pub lease: Duration,
     /// `None`: it waits in the queue. `Some`: its first attempt began then.
     pub started_at: Option<Timestamp>,
-    /// Whether it may join an unfinished job instead. A call that is running already is too late for that.
+    /// Whether it may join another job instead ([`Store::joinable`]). A call that is running already is too late for that.
     pub joins: bool,
 }
 
 impl NewJob {
     /// The job as it is first written, with its first events. For stores.
     #[must_use]
-    pub fn into_job(self, now: Timestamp) -> (Job, Json, Option<String>, Vec<Entry>) {
-        let NewJob { handle, call, policy, peer, lease, started_at, joins: _ } = self;
+    pub fn written(&self, now: Moment) -> (Job, Vec<Entry>) {
+        let NewJob { handle, call, policy, peer, lease, started_at, joins: _ } = self.clone();
         let mut entries = vec![(Actor::Agent, EventKind::Created)];
         if started_at.is_some() {
             entries.push((Actor::System, EventKind::Started { attempt: 1, peer: peer.clone() }));
@@ -50,25 +54,27 @@ impl NewJob {
             scope: call.scope,
             server: call.server,
             tool: call.tool,
+            conversation: call.conversation,
             policy,
             status: if started_at.is_some() { Status::Working } else { Status::Queued },
             message: None,
             progress: None,
             attempt: u64::from(started_at.is_some()),
-            lease: Some(Lease { peer, until: now.after(lease) }),
+            lease: Some(Lease::new(peer, lease, now)),
             cancel_requested_at: None,
             answer: None,
             failure: None,
-            created_at: started_at.unwrap_or(now),
+            created_at: started_at.unwrap_or(now.wall),
             started_at,
-            updated_at: now,
+            updated_at: now.wall,
             finished_at: None,
+            announced_at: None,
             collected_at: None,
             expires_at: None,
             expired_at: None,
             events: entries.len() as u32,
         };
-        (job, call.request, call.join_key, entries)
+        (job, entries)
     }
 }
 
@@ -77,7 +83,7 @@ impl NewJob {
 pub enum Created {
     /// The job is committed.
     New(Job),
-    /// The same call is still unfinished: this is its job, and nothing was created.
+    /// The same call has a job already: this is it, and nothing was created.
     Joined(Job),
 }
 
@@ -92,10 +98,16 @@ pub struct Query {
     pub limit: usize,
     /// Put ended jobs that nobody has collected before all others.
     pub uncollected_first: bool,
+    /// Only ended jobs that nobody has collected and that have not expired ([`Job::is_outstanding`]).
+    pub uncollected_only: bool,
+    /// Only those of them that have not been announced either ([`Op::Announce`]).
+    pub unannounced_only: bool,
+    /// Only unfinished jobs that this peer answers for; `None` is every job.
+    pub peer: Option<Peer>,
 }
 
 /// Why a store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// There is no such job.
     #[error("there is no job {0}")]
@@ -126,12 +138,21 @@ pub enum StoreError {
 }
 
 /// Where jobs live. Every method is atomic; a method that returned has made its change durable, except for
-/// [`Op::Progress`], which may be lost with the machine's power.
+/// [`Op::Progress`], [`Store::renew`] and [`Store::learn`], which may be lost with the machine's power.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Writes a job down. If it `joins` and an unfinished job of the same scope has the same join key, nothing is created
-    /// and the oldest of those is returned.
+    /// Writes a job down. If it `joins` and another job is [joinable](Store::joinable), nothing is created: that one is
+    /// joined ([`Op::Join`]) and returned.
     async fn create(&self, new: NewJob) -> Result<Created, StoreError>;
+
+    /// The job that a call would join: of this scope, the oldest unfinished one with this join key, or else the newest one
+    /// with this retry key, ended or not, whose result has not expired. Changes nothing; [`Op::Join`] then says that it was joined.
+    async fn joinable(
+        &self,
+        scope: &str,
+        join_key: Option<&str>,
+        retry_key: Option<&str>,
+    ) -> Result<Option<Job>, StoreError>;
 
     /// Does `op` to a job by [`crate::machine::apply`] and returns the job as it then is.
     async fn apply(&self, handle: Handle, op: Op) -> Result<Job, StoreError>;
@@ -163,9 +184,16 @@ pub trait Store: Send + Sync + 'static {
     /// The oldest queued job that `peer` answers for.
     async fn next_queued(&self, peer: &Peer) -> Result<Option<Handle>, StoreError>;
 
-    /// Ends the life of results whose time is over, at most `limit` of them, and returns the artifacts that no job refers
-    /// to any more.
+    /// Ends the life of results whose time is over, and forgets jobs whose result went [`TOMBSTONE`] ago, with their
+    /// events: at most `limit` of each. Returns the artifacts that no job refers to any more.
     async fn expire(&self, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// How long the calls of a tool took that completed.
+    async fn durations(&self, server: &str, tool: &str) -> Result<Durations, StoreError>;
+
+    /// Adds to what is known of a tool's calls: those that never became jobs. Jobs are counted as they
+    /// complete.
+    async fn learn(&self, server: &str, tool: &str, durations: &Durations) -> Result<(), StoreError>;
 
     /// The time by this store's clock.
     fn now(&self) -> Timestamp;

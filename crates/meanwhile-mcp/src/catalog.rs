@@ -1,19 +1,22 @@
 //! The upstream's tools: what we know of each, and how we show it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use jsonschema::Validator;
 use meanwhile_core::Json;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::message::{Fields, to_json};
-use crate::rules::{Face, Rules, Treatment};
+use crate::rules::{Rules, Treatment};
 use crate::upstream::Launch;
 use crate::words;
 
 /// How many violations of a schema an error names.
 const VIOLATIONS_MAX: usize = 5;
+/// Deeper than this, in levels, arguments are compared as they are written.
+const CANONICAL_DEPTH: usize = 64;
 /// A violation is cut here, in characters: it may quote the argument.
 const VIOLATION_CHARS: usize = 300;
 
@@ -48,17 +51,19 @@ impl Tool {
         Tool { name: name.to_owned(), treatment, rerun, schema: None, validator: OnceLock::new() }
     }
 
-    /// Checks arguments against the tool's `inputSchema`.
+    /// Checks arguments against the tool's `inputSchema`. What is JSON but more than we can hold, as a number of a thousand
+    /// digits, is left for the upstream to judge.
     ///
     /// # Errors
     /// A text that names each field that is wrong, and how.
-    pub fn check(&self, arguments: &Value) -> Result<(), String> {
+    pub fn check(&self, arguments: &str) -> Result<(), String> {
         let Some(validator) = self.validator.get_or_init(|| self.compile()) else { return Ok(()) };
-        if validator.is_valid(arguments) {
+        let Ok(arguments) = serde_json::from_str::<Value>(arguments) else { return Ok(()) };
+        if validator.is_valid(&arguments) {
             return Ok(());
         }
         let violations: Vec<String> = validator
-            .iter_errors(arguments)
+            .iter_errors(&arguments)
             .take(VIOLATIONS_MAX)
             .map(|error| {
                 let path = error.instance_path().to_string();
@@ -109,59 +114,95 @@ impl Catalog {
     /// Adds the tools of one page of `tools/list`, and returns the page as the client is to see it.
     /// What cannot be read passes as it is.
     pub fn add_page(&mut self, tools: &[Json], rules: &Rules) -> Vec<Json> {
-        tools.iter().map(|tool| self.add(tool, rules).unwrap_or_else(|| tool.clone())).collect()
+        // All names first: a description speaks of our tool by the name that the whole page leaves it.
+        for tool in tools {
+            let known = Fields::parse(tool.get()).ok().and_then(|fields| Tool::read(&fields, rules));
+            if let Some(known) = known {
+                self.tools.insert(known.name.clone(), Arc::new(known));
+            }
+        }
+        let poll = self.our_name(words::POLL_RESULT);
+        tools.iter().map(|tool| self.shown(tool, &poll).unwrap_or_else(|| tool.clone())).collect()
     }
 
-    fn add(&mut self, tool: &Json, rules: &Rules) -> Option<Json> {
+    fn shown(&self, tool: &Json, poll: &str) -> Option<Json> {
         let mut fields = Fields::parse(tool.get()).ok()?;
-        let known = Tool::read(&fields, rules)?;
-        let face = known.treatment.face;
-        self.tools.insert(known.name.clone(), Arc::new(known));
-        if face == Face::Inline {
-            return None;
-        }
+        let known = self.get(&fields.read::<String>("name")?)?;
+        let suffix = words::suffix(known.treatment.face, poll)?;
         // A handle is not what the schema promises, and structured content must be.
         fields.take("outputSchema");
-        let description: String = fields.read("description").unwrap_or_default();
-        let poll = self.our_name(words::POLL_RESULT);
-        fields.set("description", to_json(&words::described(&description, face, &poll)));
+        let described = fields.get("description").and_then(|description| append(description, &suffix));
+        fields.set("description", described.unwrap_or_else(|| to_json(&suffix)));
         Some(fields.to_json())
     }
 }
 
+/// A JSON string with a paragraph behind it. What stands before is not read, so whatever it is it stays; an empty one, or what
+/// is no string, is nothing to append to.
+#[must_use]
+pub fn append(text: &RawValue, paragraph: &str) -> Option<Json> {
+    let before = text.get().strip_prefix('"')?.strip_suffix('"').filter(|before| !before.is_empty())?;
+    let paragraph = to_json(&format!("\n\n{paragraph}"));
+    RawValue::from_string(format!("\"{before}{}", paragraph.get().strip_prefix('"')?)).ok()
+}
+
 /// What makes two calls the same: server, tool and arguments, whatever the order of their keys and the form of their numbers.
 #[must_use]
-pub fn join_key(server: &Launch, tool: &str, arguments: &Value) -> String {
-    let mut hasher = blake3::Hasher::new();
+pub fn join_key(server: &Launch, tool: &str, arguments: &str) -> String {
     let command = [&server.name, &server.program].into_iter().chain(&server.args).map(String::as_str);
-    for part in command.chain([tool, &canonical(arguments)]) {
+    digest(command.chain([tool, &canonical(arguments.trim(), 0)]))
+}
+
+/// What makes a call the retry of another: the same call ([`join_key`]) under the same id in the same conversation. The id
+/// alone would not do, for some clients count theirs from one in every session.
+#[must_use]
+pub fn retry_key(same_call: &str, conversation: Option<&str>, call_id: &str) -> String {
+    digest([same_call, conversation.unwrap_or_default(), call_id].into_iter())
+}
+
+fn digest<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
 }
 
-/// Keys in order (`serde_json` keeps its maps sorted), and whole numbers without a fraction.
-fn canonical(value: &Value) -> String {
-    fn whole(value: &mut Value) {
-        match value {
-            Value::Array(items) => items.iter_mut().for_each(whole),
-            Value::Object(fields) => fields.values_mut().for_each(whole),
-            Value::Number(number) => {
-                // Up to 2^53 a float says exactly which whole number it is.
-                let exact = number
-                    .as_f64()
-                    .filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0);
-                if let Some(float) = exact.filter(|_| number.is_f64()) {
-                    *value = Value::from(float as i64);
-                }
+/// The text that all spellings of a value share: keys in order, whole numbers without a fraction, no white space. What has no
+/// other spelling that is surely equal, as a number beyond what a float holds exactly, stays as it is written.
+fn canonical(text: &str, depth: usize) -> String {
+    let inner = |value: &Json| canonical(value.get(), depth + 1);
+    match text.as_bytes().first() {
+        _ if depth > CANONICAL_DEPTH => text.to_owned(),
+        Some(b'{') => match serde_json::from_str::<BTreeMap<String, Json>>(text) {
+            Ok(fields) => {
+                let fields: Vec<String> = fields
+                    .iter()
+                    .map(|(name, value)| format!("{}:{}", to_json(name).get(), inner(value)))
+                    .collect();
+                format!("{{{}}}", fields.join(","))
             }
-            _ => {}
-        }
+            Err(_) => text.to_owned(),
+        },
+        Some(b'[') => match serde_json::from_str::<Vec<Json>>(text) {
+            Ok(items) => format!("[{}]", items.iter().map(inner).collect::<Vec<_>>().join(",")),
+            Err(_) => text.to_owned(),
+        },
+        Some(b'"') => serde_json::from_str::<String>(text)
+            .map_or_else(|_| text.to_owned(), |text| to_json(&text).get().to_owned()),
+        Some(b'-' | b'0'..=b'9') => canonical_number(text),
+        _ => text.to_owned(),
     }
-    let mut value = value.clone();
-    whole(&mut value);
-    value.to_string()
+}
+
+fn canonical_number(text: &str) -> String {
+    // With fifteen digits or fewer a float says exactly what was written.
+    let exact = text.bytes().filter(u8::is_ascii_digit).count() <= 15;
+    match text.parse::<f64>() {
+        Ok(number) if exact && number.fract() == 0.0 && number.abs() < 1e15 => format!("{}", number as i64),
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -193,8 +234,19 @@ mod tests {
     }
 
     #[test]
+    fn a_description_that_is_cut_in_a_character_stays_as_it_is() {
+        let tool =
+            serde_json::value::RawValue::from_string(r#"{"name":"x","description":"a\ud83d"}"#.to_owned())
+                .unwrap();
+        let shown = Catalog::default().add_page(&[tool], &Rules::default());
+        assert!(shown[0].get().contains(r#""description":"a\ud83d\n\n[If"#), "{}", shown[0]);
+    }
+
+    #[test]
     fn our_names_give_way_to_the_upstreams() {
-        let (catalog, _) = page(&[json!({"name": "poll_result"}), json!({"name": "x"})], &Rules::default());
+        let (catalog, shown) =
+            page(&[json!({"name": "x"}), json!({"name": "poll_result"})], &Rules::default());
+        assert!(shown[0]["description"].as_str().unwrap().contains("meanwhile_poll_result"));
         assert_eq!(catalog.our_name("poll_result"), "meanwhile_poll_result");
         assert_eq!(catalog.our_name("list_jobs"), "list_jobs");
     }
@@ -207,21 +259,29 @@ mod tests {
             &[json!({"name": "a", "inputSchema": schema}), json!({"name": "b", "inputSchema": {"type": 42}})],
             &Rules::default(),
         );
-        let check = |arguments| catalog.get("a").unwrap().check(&arguments);
+        let check = |arguments: Value| catalog.get("a").unwrap().check(&arguments.to_string());
         assert_eq!(check(json!({"n": 1})), Ok(()));
         assert!(check(json!({"n": "one"})).unwrap_err().starts_with("`n`: \"one\" is not of type"));
         assert!(check(json!({"n": 1, "at": {"x": 1}})).unwrap_err().starts_with("`at/x`: "));
         assert!(check(json!({})).unwrap_err().contains("\"n\" is a required property"));
-        assert_eq!(catalog.get("b").unwrap().check(&json!(7)), Ok(()));
+        assert_eq!(catalog.get("b").unwrap().check("7"), Ok(()));
+        assert_eq!(
+            catalog.get("a").unwrap().check(r#"{"n":1,"x":1e400}"#),
+            Ok(()),
+            "the upstream may know better"
+        );
     }
 
     #[test]
     fn the_same_call_has_the_same_key_however_it_is_written() {
         let server = |arg: &str| Launch { name: "s".into(), program: "p".into(), args: vec![arg.into()] };
-        let key = |text: &str| join_key(&server("a"), "t", &serde_json::from_str(text).unwrap());
+        let key = |text: &str| join_key(&server("a"), "t", text);
         assert_eq!(key(r#"{"a":1,"b":[{"x":2.0,"y":null}]}"#), key(r#"{"b":[{"y":null,"x":2}],"a":1.0}"#));
         assert_ne!(key(r#"{"a":1}"#), key(r#"{"a":"1"}"#));
         assert_ne!(key(r#"{"a":[1,2]}"#), key(r#"{"a":[2,1]}"#));
-        assert_ne!(join_key(&server("a"), "t", &json!({})), join_key(&server("b"), "t", &json!({})));
+        assert_eq!(key(r#"{"a": [1, -20e1, "\u00e9"] }"#), key(r#"{"a":[1.0,-200,"é"]}"#));
+        assert_ne!(key(r#"{"a":18446744073709551617}"#), key(r#"{"a":18446744073709552117}"#));
+        assert_ne!(key(r#"{"a":0.12345678901234567}"#), key(r#"{"a":0.12345678901234568}"#));
+        assert_ne!(join_key(&server("a"), "t", "{}"), join_key(&server("b"), "t", "{}"));
     }
 }

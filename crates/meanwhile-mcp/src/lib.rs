@@ -8,6 +8,8 @@
 //! | [`upstream`] | how is the server behind us started, called, and started again? |
 //! | [`catalog`] | which tools does the upstream have, and how do we show them? |
 //! | [`rules`] | which face does a call get, and which limits? |
+//! | [`clients`] | how long does this client wait for an answer? |
+//! | [`economy`] | what is waiting worth? |
 //! | [`gateway`] | how are a client and a server joined through the job engine? |
 //! | [`document`], [`preview`], [`slice`](mod@slice) | how is an answer shown that is too large for a model? |
 //! | [`words`] | what does a model read? |
@@ -16,7 +18,9 @@
 //! are parsed; no store is known here, only the engine.
 
 pub mod catalog;
+pub mod clients;
 pub mod document;
+pub mod economy;
 pub mod gateway;
 pub mod message;
 pub mod preview;

@@ -3,6 +3,7 @@
 //! Only the envelope is read: `params`, `result` and `error` stay the texts they were, and fields that nobody has heard of
 //! stay where they are. See <https://www.jsonrpc.org/specification> and the base protocol of every MCP revision.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use meanwhile_core::Json;
@@ -63,6 +64,13 @@ impl Fields {
     pub fn take(&mut self, name: &str) -> Option<Json> {
         let place = self.0.iter().position(|(field, _)| field == name)?;
         Some(self.0.remove(place).1)
+    }
+
+    /// A field that is there twice, if there is one. Readers differ in which of the two they take.
+    #[must_use]
+    pub fn twice(&self) -> Option<&str> {
+        let mut seen = HashSet::with_capacity(self.0.len());
+        self.0.iter().map(|(name, _)| name.as_str()).find(|name| !seen.insert(*name))
     }
 
     /// Whether there is no field.
@@ -267,6 +275,9 @@ fn not_json(error: serde_json::Error) -> Malformed {
 
 fn parse_one(text: &str) -> Result<Message, Malformed> {
     let mut extra = Fields::parse(text).map_err(not_json)?;
+    if let Some(twice) = extra.twice() {
+        return Err(Malformed::new(None, INVALID_REQUEST, format!("`{twice}` is there twice")));
+    }
     let raw_id = extra.take("id");
     let id = raw_id.as_deref().and_then(Id::read);
     let invalid = |message: &str| Err(Malformed::new(id.clone(), INVALID_REQUEST, message));
@@ -375,6 +386,32 @@ fn push(line: &mut String, name: &str, value: &str) {
     line.push_str(value);
 }
 
+/// The id of a message of which only both ends are left, if it is a number and stands where programs write it.
+#[must_use]
+pub fn id_at_ends(head: &str, tail: &str) -> Option<u64> {
+    id_at_head(head).or_else(|| id_at_tail(tail))
+}
+
+/// The id in the first bytes of a message that was too long, where servers that write it first have it.
+fn id_at_head(head: &str) -> Option<u64> {
+    let head = head.strip_prefix("{\"jsonrpc\":\"2.0\",").unwrap_or(head);
+    let digits = head.trim_start_matches('{').strip_prefix("\"id\":")?;
+    leading_number(digits)
+}
+
+/// The id in its last bytes, where servers that write it last have it.
+fn id_at_tail(tail: &str) -> Option<u64> {
+    let tail = tail.trim_end().strip_suffix('}')?;
+    let tail = tail.strip_suffix(",\"jsonrpc\":\"2.0\"").unwrap_or(tail);
+    let (_, digits) = tail.rsplit_once(",\"id\":")?;
+    digits.parse().ok()
+}
+
+fn leading_number(text: &str) -> Option<u64> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
+    text[..end].parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,11 +451,22 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":{},"result":1}"#, INVALID_REQUEST, None),
             (r#"{"jsonrpc":"2.0","id":1,"result":1,"error":{}}"#, INVALID_REQUEST, Some("1")),
             (r#"{"jsonrpc":"2.0","id":1}"#, INVALID_REQUEST, Some("1")),
+            (r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#, INVALID_REQUEST, None),
         ] {
             let malformed = parse(text).expect_err(text);
             assert_eq!((malformed.code, malformed.id.as_ref().map(|id| id.0.as_str())), (code, id), "{text}");
             assert!(serde_json::from_str::<serde_json::Value>(&malformed.to_line()).is_ok());
         }
+    }
+
+    #[test]
+    fn whose_answer_was_too_long_is_found_at_either_end() {
+        assert_eq!(id_at_head(r#"{"jsonrpc":"2.0","id":17,"result":{"#), Some(17));
+        assert_eq!(id_at_head(r#"{"id":17,"jsonrpc""#), Some(17));
+        assert_eq!(id_at_head(r#"{"result":{"#), None);
+        assert_eq!(id_at_tail(r#"x"}]},"jsonrpc":"2.0","id":17}"#), Some(17));
+        assert_eq!(id_at_tail(r#"x"}]},"id":17,"jsonrpc":"2.0"}"#), Some(17));
+        assert_eq!(id_at_tail(r#"x"}]}}"#), None);
     }
 
     #[test]

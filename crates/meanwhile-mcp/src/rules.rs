@@ -36,12 +36,16 @@ pub struct Treatment {
     pub face: Face,
     /// How long a caller waits before a call becomes a job.
     pub inline_budget: Duration,
+    /// Whether that budget learns from the tool's history. Not if a rule has set it for this tool.
+    pub learns: bool,
     /// How long a call may take.
     pub timeout: Option<Duration>,
     /// How long a result is kept after the end.
     pub ttl: Duration,
     /// Whether running a call a second time is safe; `None` goes by what the tool says of itself.
     pub rerun: Option<bool>,
+    /// Whether a call with the same arguments joins the one that is unfinished. A retry of the very same call always does.
+    pub joins: bool,
 }
 
 impl Default for Treatment {
@@ -49,9 +53,11 @@ impl Default for Treatment {
         Treatment {
             face: Face::Auto,
             inline_budget: Duration::from_secs(2),
+            learns: true,
             timeout: None,
             ttl: Duration::from_secs(24 * 3600),
             rerun: None,
+            joins: true,
         }
     }
 }
@@ -70,6 +76,7 @@ enum Change {
     Timeout(Duration),
     Ttl(Duration),
     Rerun(bool),
+    Join(bool),
 }
 
 /// `PATTERN=SETTING[,SETTING…]`, as `render*=handle,timeout=10m`.
@@ -80,6 +87,9 @@ impl FromStr for Rule {
         let example = "write PATTERN=SETTING[,SETTING…], as in 'render*=handle,timeout=10m'";
         let (pattern, settings) =
             text.split_once('=').ok_or_else(|| format!("`{text}` is no rule: {example}"))?;
+        if pattern.is_empty() {
+            return Err(format!("`{text}` has no pattern, and fits no tool: {example}"));
+        }
         let glob =
             Glob::new(pattern).map_err(|error| format!("`{pattern}` is no pattern: {}", error.kind()))?;
         let changes: Result<Vec<Change>, String> =
@@ -90,20 +100,31 @@ impl FromStr for Rule {
 
 fn change(setting: &str) -> Result<Change, String> {
     let Some((name, value)) = setting.split_once('=') else {
-        return setting.parse().map(Change::Face);
+        return match setting {
+            "inline-budget" | "timeout" | "ttl" => {
+                Err(format!("`{setting}` needs a value, as in {setting}=10m"))
+            }
+            "rerun" | "join" => Err(format!("`{setting}` needs a value: {setting}=yes or {setting}=no")),
+            _ => setting.parse().map(Change::Face),
+        };
     };
     match name {
         "inline-budget" => duration(value).map(Change::InlineBudget),
         "timeout" => duration(value).map(Change::Timeout),
         "ttl" => duration(value).map(Change::Ttl),
-        "rerun" => match value {
-            "yes" => Ok(Change::Rerun(true)),
-            "no" => Ok(Change::Rerun(false)),
-            _ => Err(format!("rerun=`{value}`: write yes or no")),
-        },
-        _ => {
-            Err(format!("`{name}` is no setting of a tool: there are inline-budget, timeout, ttl and rerun"))
-        }
+        "rerun" => yes_or_no(name, value).map(Change::Rerun),
+        "join" => yes_or_no(name, value).map(Change::Join),
+        _ => Err(format!(
+            "`{name}` is no setting of a tool: there are inline-budget, timeout, ttl, rerun and join"
+        )),
+    }
+}
+
+fn yes_or_no(name: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{name}=`{value}`: write yes or no")),
     }
 }
 
@@ -135,10 +156,13 @@ impl Rules {
             for change in &rule.changes {
                 match *change {
                     Change::Face(face) => treatment.face = face,
-                    Change::InlineBudget(budget) => treatment.inline_budget = budget,
+                    Change::InlineBudget(budget) => {
+                        (treatment.inline_budget, treatment.learns) = (budget, false);
+                    }
                     Change::Timeout(timeout) => treatment.timeout = Some(timeout),
                     Change::Ttl(ttl) => treatment.ttl = ttl,
                     Change::Rerun(rerun) => treatment.rerun = Some(rerun),
+                    Change::Join(joins) => treatment.joins = joins,
                 }
             }
         }
@@ -152,8 +176,11 @@ mod tests {
 
     #[test]
     fn later_rules_win_and_leave_the_rest_alone() {
-        let rules =
-            ["*=timeout=1h", "render*=handle, ttl=10m", "render_fast=auto,inline-budget=500ms,rerun=yes"];
+        let rules = [
+            "*=timeout=1h",
+            "render*=handle, ttl=10m",
+            "render_fast=auto,inline-budget=500ms,rerun=yes,join=no",
+        ];
         let rules =
             Rules { default: Treatment::default(), rules: rules.map(|rule| rule.parse().unwrap()).into() };
         assert_eq!(
@@ -168,6 +195,7 @@ mod tests {
             (Face::Auto, Duration::from_millis(500), Some(true))
         );
         assert_eq!(fast.ttl, Duration::from_secs(600));
+        assert_eq!((fast.learns, fast.joins, render.learns, render.joins), (false, false, true, true));
     }
 
     #[test]
@@ -175,9 +203,12 @@ mod tests {
         for (rule, wrong) in [
             ("render", "no rule"),
             ("render=fast", "no mode"),
+            ("=handle", "has no pattern"),
+            ("a=timeout", "needs a value, as in timeout=10m"),
             ("a=timeout=soon", "no length of time"),
             ("a=timeout=-2s", "no length of time"),
             ("a=rerun=maybe", "yes or no"),
+            ("a=join=always", "yes or no"),
             ("a=colour=red", "no setting"),
             ("[=handle", "no pattern"),
         ] {

@@ -21,29 +21,39 @@ pub const READ_RESULT: &str = "read_result";
 
 /// Progress messages are cut here, in characters, when they are shown.
 const MESSAGE_CHARS: usize = 200;
+/// A tool's name is cut here where it is told unasked.
+const NAME_CHARS: usize = 64;
+/// How many ended jobs are named unasked; the rest are counted.
+const ENDED_NAMED: usize = 5;
 
-/// An upstream's description of its tool, and how its slow calls behave.
+/// What the description of an upstream's tool says more, of how its slow calls behave; `None` if they behave as ever.
 #[must_use]
-pub fn described(description: &str, face: Face, poll: &str) -> String {
-    let suffix = match face {
-        Face::Inline => return description.to_owned(),
-        Face::Auto => format!(
+pub fn suffix(face: Face, poll: &str) -> Option<String> {
+    match face {
+        Face::Inline => None,
+        Face::Auto => Some(format!(
             "[If this is slow it returns a handle instead of its result; then get the result with {poll}.]"
-        ),
+        )),
         Face::Handle => {
-            format!("[Runs in the background: returns a handle at once; get the result with {poll}.]")
+            Some(format!("[Runs in the background: returns a handle at once; get the result with {poll}.]"))
         }
-    };
-    if description.is_empty() { suffix } else { format!("{description}\n\n{suffix}") }
+    }
 }
 
-/// What our instructions add to the upstream's.
+/// What our instructions add to the upstream's; `outstanding` is how many results wait to be fetched.
 #[must_use]
-pub fn instructions() -> String {
-    "Slow tools of this server return a handle (job_…) instead of their result and go on in the background. A handle is not \
+pub fn instructions(outstanding: usize) -> String {
+    let mut text = "Slow tools of this server return a handle (job_…) instead of their result and go on in the background. A handle is not \
      the result: go on with other work or talk to the user, then get the result with poll_result. Never guess a result, and do \
      not repeat a call whose handle you hold. After a restart, list_jobs finds your jobs again."
-        .to_owned()
+        .to_owned();
+    let _ = match outstanding {
+        0 => Ok(()),
+        1 => write!(text, "\n1 finished job waits for you: {LIST_JOBS}."),
+        LIST_MAX.. => write!(text, "\n{LIST_MAX} or more finished jobs wait for you: {LIST_JOBS}."),
+        _ => write!(text, "\n{outstanding} finished jobs wait for you: {LIST_JOBS}."),
+    };
+    text
 }
 
 /// Our tools, as `tools/list` shows them under the names given by `name`.
@@ -153,10 +163,9 @@ pub fn started(job: &Job, ahead: u64, poll: &str, joined: bool) -> Said {
     Said::new(text, structured)
 }
 
-/// A job that has not ended.
+/// A job that has not ended; it is worth asking again after `poll_after`.
 #[must_use]
-pub fn pending(job: &Job, ahead: u64, now: Timestamp) -> Said {
-    let poll_after = poll_after(job, now);
+pub fn pending(job: &Job, ahead: u64, poll_after: Duration, now: Timestamp) -> Said {
     let mut text = format!("{} ({}): {}", job.handle, job.tool, standing(job, Some(ahead), now));
     let _ = write!(text, ". No result yet; poll again in {}.", seconds(poll_after));
     let mut structured = json!({"handle": job.handle, "status": "working", "tool": job.tool,
@@ -169,6 +178,43 @@ pub fn pending(job: &Job, ahead: u64, now: Timestamp) -> Said {
         structured["status_message"] = json!(job.status.name());
     }
     Said::new(text, structured)
+}
+
+/// A job that has not ended, and has given no sign of life for longer than `allowed`. No time that passes is part of it: the
+/// same silence always reads the same.
+#[must_use]
+pub fn no_progress(job: &Job, allowed: Duration, control: &str) -> Said {
+    let text = format!(
+        "poll_no_progress: {} ({}) has given no sign of life for more than {}. Polling it again changes nothing: do something \
+         else, or cancel it with {control}.",
+        job.handle,
+        job.tool,
+        seconds(allowed)
+    );
+    Said::new(text, json!({"handle": job.handle, "status": "working", "tool": job.tool, "no_progress": true}))
+}
+
+/// Jobs that have ended and that nobody has asked for, as one tagged block: news of ours, never of the user or the tool that
+/// it stands behind.
+#[must_use]
+pub fn ended_meanwhile(jobs: &[Job], poll: &str, list: &str) -> String {
+    let named: Vec<String> = jobs
+        .iter()
+        .take(ENDED_NAMED)
+        .map(|job| format!("{} ({}) {}", job.handle, untagged(&job.tool), job.status.name()))
+        .collect();
+    let more = match jobs.len().saturating_sub(ENDED_NAMED) {
+        0 => String::new(),
+        more => format!("; and {more} more, see {list}"),
+    };
+    let them = if jobs.len() == 1 { "it" } else { "them" };
+    format!("<meanwhile-jobs>{}{more}; get {them} with {poll}</meanwhile-jobs>", named.join("; "))
+}
+
+/// A name that is not ours: on one line, short, and unable to end our tag.
+fn untagged(name: &str) -> String {
+    let name: String = name.chars().take(NAME_CHARS).collect();
+    clip(&name).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// Where an unfinished job stands, in a few words; `ahead` is how many are before it in its queue, if that is known.
@@ -205,18 +251,6 @@ pub fn progressed(progress: &Progress) -> String {
         let _ = write!(text, " {:?}", clip(message));
     }
     text
-}
-
-/// When it is worth asking again: what is left by the job's own progress, or half of what it has taken so far.
-fn poll_after(job: &Job, now: Timestamp) -> Duration {
-    let so_far = job.ran_for(now);
-    let left = match &job.progress {
-        Some(Progress { progress, total: Some(total), .. }) if *progress > 0.0 && total > progress => {
-            so_far.mul_f64(((total - progress) / progress).min(1000.0))
-        }
-        _ => so_far / 2,
-    };
-    Duration::from_secs(left.as_secs().clamp(2, 60))
 }
 
 /// A job that has ended without an answer.
@@ -340,6 +374,20 @@ mod tests {
     fn our_tools_cost_a_model_less_than_700_tokens() {
         let text = serde_json::to_string(&tools(str::to_owned)).unwrap();
         assert!(text.len() < 700 * 7 / 2, "{} characters", text.len());
+    }
+
+    #[test]
+    fn a_new_session_is_told_how_many_results_wait_in_one_line() {
+        assert!(!instructions(0).contains("wait for you"));
+        assert!(instructions(1).ends_with("\n1 finished job waits for you: list_jobs."));
+        assert!(instructions(7).ends_with("\n7 finished jobs wait for you: list_jobs."));
+        assert!(instructions(LIST_MAX).ends_with("\n100 or more finished jobs wait for you: list_jobs."));
+    }
+
+    #[test]
+    fn a_name_cannot_end_our_tag() {
+        let name = untagged(&format!("</meanwhile-jobs>\n&{}", "x".repeat(100)));
+        assert!(name.starts_with("&lt;/meanwhile-jobs&gt; &amp;x") && name.chars().count() < 80, "{name}");
     }
 
     #[test]

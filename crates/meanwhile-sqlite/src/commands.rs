@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use meanwhile_core::event::{Actor, EventKind};
+use meanwhile_core::history::lesson;
+use meanwhile_core::job::Lease;
 use meanwhile_core::machine::{self, Op, Outcome};
-use meanwhile_core::store::{Created, NewJob};
-use meanwhile_core::{Handle, Job, StoreError};
-use rusqlite::{OptionalExtension, Result, params};
+use meanwhile_core::store::{Created, NewJob, TOMBSTONE};
+use meanwhile_core::{Durations, Handle, Job, StoreError};
+use rusqlite::{Result, params};
 
-use crate::queries::{find, most};
-use crate::rows::{self, COLUMNS, Stored, parsed, stored};
+use crate::queries::{durations, find, joinable, most};
+use crate::rows::{self, Stored, parsed};
 use crate::writer::Tx;
 
 /// A result inside a result: the outer is the database's, the inner is the call's own answer.
@@ -18,70 +19,80 @@ type Answer<T> = Result<std::result::Result<T, StoreError>>;
 
 /// Writes a job down, or joins one.
 pub(crate) fn create(tx: &mut Tx<'_>, new: &NewJob) -> Answer<Created> {
-    if let Some(first) = joinable(tx, new)? {
-        return Ok(Ok(Created::Joined(join(tx, first)?)));
+    let NewJob { call, joins, .. } = new;
+    if *joins
+        && let Some(first) =
+            joinable(tx.sql, &call.scope, call.join_key.as_deref(), call.retry_key.as_deref())?
+    {
+        return Ok(change(tx, first, &Op::Join)?.map(Created::Joined));
     }
-    let (job, request, join_key, entries) = new.clone().into_job(tx.now);
-    let id = rows::insert(tx.sql, &job, join_key)?;
+    let (job, entries) = new.written(tx.now);
+    let id = rows::insert(tx.sql, &job, call)?;
     tx.sql
         .prepare_cached("INSERT INTO payload (job_id, request) VALUES (?, ?)")?
-        .execute(params![id, request.get()])?;
-    rows::append(tx.sql, id, 0, tx.now, &entries)?;
+        .execute(params![id, call.request.get()])?;
+    rows::append(tx.sql, id, 0, tx.now.wall, &entries)?;
     tx.changed.push(job.handle);
     Ok(Ok(Created::New(job)))
 }
 
-fn joinable(tx: &Tx<'_>, new: &NewJob) -> Result<Option<Stored>> {
-    let Some(key) = new.call.join_key.as_ref().filter(|_| new.joins) else { return Ok(None) };
-    let text = format!(
-        "SELECT {COLUMNS} FROM job WHERE scope = ? AND join_key = ? AND finished_at IS NULL ORDER BY id LIMIT 1"
-    );
-    tx.sql.prepare_cached(&text)?.query_row(params![new.call.scope, key], stored).optional()
-}
-
-fn join(tx: &mut Tx<'_>, first: Stored) -> Result<Job> {
-    let Stored { id, job: before } = first;
-    let mut job = before.clone();
-    job.events += 1;
-    rows::update(tx.sql, id, &before, &job)?;
-    rows::append(tx.sql, id, before.events, tx.now, &[(Actor::Agent, EventKind::Joined)])?;
-    tx.changed.push(job.handle);
-    Ok(job)
-}
-
 /// Does `op` to a job.
 pub(crate) fn apply(tx: &mut Tx<'_>, handle: Handle, op: &Op) -> Answer<Job> {
-    let Some(Stored { id, job: before }) = find(tx.sql, handle)? else {
-        return Ok(Err(StoreError::NotFound(handle)));
-    };
+    match find(tx.sql, handle)? {
+        Some(found) => change(tx, found, op),
+        None => Ok(Err(StoreError::NotFound(handle))),
+    }
+}
+
+fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
+    let Stored { id, job: before } = found;
     let mut job = before.clone();
     let entries = match machine::apply(&mut job, op, tx.now) {
         Ok(entries) => entries,
         Err(refused) => return Ok(Err(refused.into())),
     };
     rows::update(tx.sql, id, &before, &job)?;
-    rows::append(tx.sql, id, before.events, tx.now, &entries)?;
+    rows::append(tx.sql, id, before.events, tx.now.wall, &entries)?;
     if let Op::Finish { outcome: Outcome::Completed(answer), .. } = op {
         tx.sql
             .prepare_cached("UPDATE payload SET answer = ? WHERE job_id = ?")?
             .execute(params![answer.get(), id])?;
     }
+    if let Some(took) = lesson(op, &job) {
+        teach(tx, &job.server, &job.tool, |durations| durations.record(took))?;
+    }
     if job.expired_at.is_some() {
         tx.sql.prepare_cached("DELETE FROM payload WHERE job_id = ?")?.execute([id])?;
     }
-    tx.changed.push(handle);
+    tx.changed.push(job.handle);
     Ok(Ok(job))
 }
 
+/// Adds to what is known of a tool's calls. Nobody waits for that, so nobody is told.
+pub(crate) fn learn(tx: &mut Tx<'_>, server: &str, tool: &str, durations: &Durations) -> Answer<()> {
+    teach(tx, server, tool, |known| known.merge(durations)).map(Ok)
+}
+
+fn teach(tx: &Tx<'_>, server: &str, tool: &str, add: impl FnOnce(&mut Durations)) -> Result<()> {
+    let mut known = durations(tx.sql, server, tool)?;
+    add(&mut known);
+    let text = "INSERT OR REPLACE INTO history (server, tool, durations) VALUES (?, ?, ?)";
+    let known = serde_json::to_string(&known).map_err(rows::to_sql)?;
+    tx.sql.prepare_cached(text)?.execute(params![server, tool, known]).map(drop)
+}
+
+const RENEW: &str = "UPDATE job SET lease_until = ?1 WHERE id IN \
+                     (SELECT id FROM job INDEXED BY job_peer WHERE lease_peer = ?2)";
+
 /// Prolongs the leases of a peer. Nobody waits for that, so nobody is told.
 pub(crate) fn renew(tx: &mut Tx<'_>, peer: &str, lease: Duration) -> Answer<()> {
-    let text = "UPDATE job SET lease_until = ?1 WHERE id IN \
-                (SELECT id FROM job INDEXED BY job_lease WHERE lease_peer IS NOT NULL AND lease_peer = ?2)";
-    tx.sql.prepare_cached(text)?.execute(params![tx.now.after(lease).0, peer])?;
+    let lease = Lease::new(peer.to_owned(), lease, tx.now);
+    tx.sql.prepare_cached(RENEW)?.execute(params![lease.until.0, lease.peer])?;
     Ok(Ok(()))
 }
 
-/// Ends the life of results whose time is over, and returns the artifacts that no job refers to any more.
+/// Ends the life of results whose time is over, forgets old tombstones, and returns the artifacts that no job refers to
+/// any more.
 pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> Answer<Vec<String>> {
     let mut artifacts = BTreeSet::new();
     for (handle, artifact) in over(tx, limit)? {
@@ -90,6 +101,7 @@ pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> Answer<Vec<String>> {
         }
         artifacts.extend(artifact);
     }
+    forget(tx, limit)?;
     let mut left = Vec::new();
     for artifact in artifacts {
         let mut is_held = tx.sql.prepare_cached("SELECT 1 FROM job WHERE artifact = ?")?;
@@ -100,9 +112,60 @@ pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> Answer<Vec<String>> {
     Ok(Ok(left))
 }
 
+/// Results whose time to live is over.
+const OVER: &str = "SELECT handle, artifact FROM job WHERE expired_at IS NULL AND expires_at IS NOT NULL AND expires_at <= ? \
+                    ORDER BY expires_at LIMIT ?";
+
 fn over(tx: &Tx<'_>, limit: usize) -> Result<Vec<(Handle, Option<String>)>> {
-    let text = "SELECT handle, artifact FROM job WHERE expired_at IS NULL AND expires_at IS NOT NULL AND expires_at <= ? \
-                ORDER BY expires_at LIMIT ?";
-    let mut over = tx.sql.prepare_cached(text)?;
-    over.query_map(params![tx.now.0, most(limit)], |row| Ok((parsed(row, 0)?, row.get(1)?)))?.collect()
+    let mut over = tx.sql.prepare_cached(OVER)?;
+    over.query_map(params![tx.now.wall.0, most(limit)], |row| Ok((parsed(row, 0)?, row.get(1)?)))?.collect()
+}
+
+/// Tombstones that have stood long enough. Their events go with them.
+const OLD: &str = "DELETE FROM job WHERE id IN \
+                   (SELECT id FROM job WHERE expired_at IS NOT NULL AND expired_at <= ? ORDER BY expired_at LIMIT ?) \
+                   RETURNING handle";
+
+fn forget(tx: &mut Tx<'_>, limit: usize) -> Result<()> {
+    let mut old = tx.sql.prepare_cached(OLD)?;
+    for handle in
+        old.query_map(params![tx.now.wall.before(TOMBSTONE).0, most(limit)], |row| parsed(row, 0))?
+    {
+        tx.changed.push(handle?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::plan_of;
+
+    #[test]
+    fn the_sweep_looks_at_nothing_whose_time_is_not_over() {
+        let values = || vec![1.into(), 1.into()];
+        for (text, expected) in [
+            (OVER, "SEARCH job USING INDEX job_expiry (expires_at>? AND expires_at<?)"),
+            (OLD, "SEARCH job USING COVERING INDEX job_tombstone (expired_at>? AND expired_at<?)"),
+        ] {
+            let plan = plan_of(text, values());
+            assert!(plan.contains(expected), "{plan}");
+            assert!(!plan.contains("SCAN job") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_a_forgotten_job_is_found_by_its_key() {
+        for table in ["event", "payload"] {
+            let plan = plan_of(&format!("DELETE FROM {table} WHERE job_id = ?"), vec![1.into()]);
+            assert!(plan.starts_with(&format!("SEARCH {table} USING")), "{plan}");
+        }
+    }
+
+    #[test]
+    fn a_renewal_looks_at_the_jobs_of_its_peer_alone() {
+        let plan = plan_of(RENEW, vec![1.into(), "one".to_owned().into()]);
+        assert!(plan.contains("SEARCH job USING COVERING INDEX job_peer (lease_peer=?)"), "{plan}");
+        assert!(!plan.contains("SCAN job"), "{plan}");
+    }
 }

@@ -62,17 +62,3 @@ pub(crate) fn gone(path: &Path) -> StoreError {
     let reason = "its thread has ended: restart this program, and report it as a bug".to_owned();
     StoreError::Failed { place: path.display().to_string(), reason }
 }
-
-/// The same error once more, for another call that it ended.
-pub(crate) fn again(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::NotFound(handle) => StoreError::NotFound(*handle),
-        StoreError::Refused(why) => StoreError::Refused(why.clone()),
-        StoreError::Failed { place, reason } => {
-            StoreError::Failed { place: place.clone(), reason: reason.clone() }
-        }
-        StoreError::Newer { path, found, known } => {
-            StoreError::Newer { path: path.clone(), found: *found, known: *known }
-        }
-    }
-}

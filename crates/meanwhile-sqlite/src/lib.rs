@@ -32,7 +32,7 @@ use meanwhile_core::changes::Changes;
 use meanwhile_core::event::Event;
 use meanwhile_core::job::Peer;
 use meanwhile_core::store::{Created, NewJob, Query};
-use meanwhile_core::{Clock, Handle, Job, Json, Op, Store, StoreError, Timestamp};
+use meanwhile_core::{Clock, Durations, Handle, Job, Json, Op, Store, StoreError, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use fault::gone;
@@ -179,6 +179,18 @@ impl Store for SqliteStore {
         self.write(false, move |tx| commands::create(tx, &new)).await
     }
 
+    async fn joinable(
+        &self,
+        scope: &str,
+        join_key: Option<&str>,
+        retry_key: Option<&str>,
+    ) -> Result<Option<Job>, StoreError> {
+        let scope = scope.to_owned();
+        let (join_key, retry_key) = (join_key.map(str::to_owned), retry_key.map(str::to_owned));
+        let look = move |sql: &_| queries::joinable(sql, &scope, join_key.as_deref(), retry_key.as_deref());
+        Ok(self.read(&self.single, look).await?.map(|found| found.job))
+    }
+
     async fn apply(&self, handle: Handle, op: Op) -> Result<Job, StoreError> {
         let is_lazy = matches!(op, Op::Progress { .. });
         self.write(is_lazy, move |tx| commands::apply(tx, handle, &op)).await
@@ -216,7 +228,7 @@ impl Store for SqliteStore {
     }
 
     async fn abandoned(&self, limit: usize) -> Result<Vec<Job>, StoreError> {
-        let now = self.now();
+        let now = self.shared.clock.steady();
         self.read(&self.many, move |sql| queries::abandoned(sql, now, limit)).await
     }
 
@@ -227,6 +239,16 @@ impl Store for SqliteStore {
 
     async fn expire(&self, limit: usize) -> Result<Vec<String>, StoreError> {
         self.write(false, move |tx| commands::expire(tx, limit)).await
+    }
+
+    async fn durations(&self, server: &str, tool: &str) -> Result<Durations, StoreError> {
+        let (server, tool) = (server.to_owned(), tool.to_owned());
+        self.read(&self.single, move |sql| queries::durations(sql, &server, &tool)).await
+    }
+
+    async fn learn(&self, server: &str, tool: &str, durations: &Durations) -> Result<(), StoreError> {
+        let (server, tool, durations) = (server.to_owned(), tool.to_owned(), durations.clone());
+        self.write(true, move |tx| commands::learn(tx, &server, &tool, &durations)).await
     }
 
     fn now(&self) -> Timestamp {

@@ -1,8 +1,10 @@
 //! What the readers read. Every query goes by an index, so that its cost does not grow with the age of the store.
 
+use std::sync::LazyLock;
+
 use meanwhile_core::event::Event;
 use meanwhile_core::store::{LIST_MAX, Query};
-use meanwhile_core::{Handle, Job, Json, Status, Timestamp};
+use meanwhile_core::{Durations, Handle, Job, Json, Status, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, params, params_from_iter};
 
@@ -17,6 +19,46 @@ pub(crate) fn most(limit: usize) -> i64 {
 pub(crate) fn find(sql: &Connection, handle: Handle) -> Result<Option<Stored>> {
     let text = format!("SELECT {COLUMNS} FROM job WHERE handle = ?");
     sql.prepare_cached(&text)?.query_row([handle.to_string()], stored).optional()
+}
+
+/// The job that a call would join.
+pub(crate) fn joinable(
+    sql: &Connection,
+    scope: &str,
+    join_key: Option<&str>,
+    retry_key: Option<&str>,
+) -> Result<Option<Stored>> {
+    let look = |text: &str, key: Option<&str>| match key {
+        Some(key) => sql.prepare_cached(text)?.query_row([scope, key], stored).optional(),
+        None => Ok(None),
+    };
+    match look(&SAME, join_key)? {
+        Some(first) => Ok(Some(first)),
+        None => look(&RETRIED, retry_key),
+    }
+}
+
+/// The oldest unfinished job of a scope with a join key.
+static SAME: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {COLUMNS} FROM job INDEXED BY job_unfinished \
+         WHERE scope = ? AND join_key = ? AND finished_at IS NULL ORDER BY id LIMIT 1"
+    )
+});
+
+/// The newest job of a scope with a retry key whose result is not gone.
+static RETRIED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {COLUMNS} FROM job INDEXED BY job_retry \
+         WHERE scope = ? AND retry_key = ? AND expired_at IS NULL ORDER BY id DESC LIMIT 1"
+    )
+});
+
+/// How long the calls of a tool took. It is a help, not a record: what cannot be read is as if it were not known.
+pub(crate) fn durations(sql: &Connection, server: &str, tool: &str) -> Result<Durations> {
+    let mut text = sql.prepare_cached("SELECT durations FROM history WHERE server = ? AND tool = ?")?;
+    let text: Option<String> = text.query_row([server, tool], |row| row.get(0)).optional()?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
 }
 
 /// The request of a job.
@@ -36,7 +78,7 @@ fn payload(sql: &Connection, text: &str, handle: Handle) -> Result<Option<Json>>
 
 /// How many jobs are before this one in its peer's queue.
 pub(crate) fn ahead(sql: &Connection, handle: Handle) -> Result<u64> {
-    let text = "SELECT count(*) FROM job AS own JOIN job AS other INDEXED BY job_queue \
+    let text = "SELECT count(*) FROM job AS own JOIN job AS other INDEXED BY job_peer \
                 ON other.status = 'queued' AND other.lease_peer = own.lease_peer AND other.id < own.id \
                 WHERE own.handle = ? AND own.status = 'queued'";
     let ahead: i64 = sql.prepare_cached(text)?.query_row([handle.to_string()], |row| row.get(0))?;
@@ -71,13 +113,17 @@ pub(crate) fn list(sql: &Connection, query: &Query) -> Result<Vec<Job>> {
     let limit = query.limit.min(LIST_MAX);
     // One state of the store for all parts.
     let sql = sql.unchecked_transaction()?;
+    let parts = match query {
+        Query { unannounced_only: true, .. } => &[Part::Unannounced][..],
+        Query { uncollected_only: true, .. } => &[Part::Uncollected],
+        Query { uncollected_first: true, .. } => &[Part::Uncollected, Part::Rest],
+        _ => &[Part::All],
+    };
     let mut jobs = Vec::new();
-    if query.uncollected_first {
-        jobs = newest(&sql, query, Part::Uncollected, limit)?;
+    for part in parts {
+        let room = limit - jobs.len();
+        jobs.extend(newest(&sql, query, *part, room)?);
     }
-    let rest = if query.uncollected_first { Part::Rest } else { Part::All };
-    let room = limit - jobs.len();
-    jobs.extend(newest(&sql, query, rest, room)?);
     Ok(jobs.into_iter().map(|found| found.job).collect())
 }
 
@@ -86,6 +132,7 @@ pub(crate) fn list(sql: &Connection, query: &Query) -> Result<Vec<Job>> {
 enum Part {
     All,
     Uncollected,
+    Unannounced,
     Rest,
 }
 
@@ -99,7 +146,7 @@ fn newest(sql: &Connection, query: &Query, part: Part, limit: usize) -> Result<V
     }
     let mut found = Vec::new();
     for status in statuses(query) {
-        let (text, mut values) = newest_text(query.scope.as_deref(), status, part);
+        let (text, mut values) = newest_text(query, status, part);
         values.push(most(limit).into());
         let mut jobs = sql.prepare_cached(&text)?;
         for job in jobs.query_map(params_from_iter(values), stored)? {
@@ -119,12 +166,16 @@ fn statuses(query: &Query) -> Vec<Option<Status>> {
     Status::ALL.into_iter().filter(|status| query.statuses.contains(status)).map(Some).collect()
 }
 
-fn newest_text(scope: Option<&str>, status: Option<Status>, part: Part) -> (String, Vec<Value>) {
+fn newest_text(query: &Query, status: Option<Status>, part: Part) -> (String, Vec<Value>) {
     let mut wanted = Vec::new();
     let mut values: Vec<Value> = Vec::new();
-    if let Some(scope) = scope {
+    if let Some(scope) = &query.scope {
         wanted.push("scope = ?");
-        values.push(scope.to_owned().into());
+        values.push(scope.clone().into());
+    }
+    if let Some(peer) = &query.peer {
+        wanted.push("lease_peer = ?");
+        values.push(peer.clone().into());
     }
     if let Some(status) = status {
         wanted.push("status = ?");
@@ -135,19 +186,23 @@ fn newest_text(scope: Option<&str>, status: Option<Status>, part: Part) -> (Stri
     match part {
         Part::All => {}
         Part::Uncollected => wanted.push(UNCOLLECTED),
+        Part::Unannounced => wanted.extend([UNCOLLECTED, "announced_at IS NULL"]),
         Part::Rest => wanted.push(COLLECTED),
     }
-    let index = index_for(scope, status, part).map_or(String::new(), |index| format!(" INDEXED BY {index}"));
+    let index = index_for(query, status, part).map_or(String::new(), |index| format!(" INDEXED BY {index}"));
     let wanted = if wanted.is_empty() { "1" } else { &wanted.join(" AND ") };
     (format!("SELECT {COLUMNS} FROM job{index} WHERE {wanted} ORDER BY id DESC LIMIT ?"), values)
 }
 
 /// Named here rather than left to the planner, which knows nothing of how many jobs are alive.
 /// `None`: along the table, from its newest end.
-fn index_for(scope: Option<&str>, status: Option<Status>, part: Part) -> Option<&'static str> {
+fn index_for(query: &Query, status: Option<Status>, part: Part) -> Option<&'static str> {
+    let scope = query.scope.as_ref();
     match status {
+        _ if query.peer.is_some() => Some("job_peer"),
         Some(status) if !status.is_terminal() => Some("job_unfinished"),
         _ if part == Part::Uncollected => Some("job_uncollected"),
+        _ if part == Part::Unannounced => Some("job_unannounced"),
         Some(_) => scope.map(|_| "job_ended"),
         None => scope.map(|_| "job_scope"),
     }
@@ -156,22 +211,22 @@ fn index_for(scope: Option<&str>, status: Option<Status>, part: Part) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::plan_of;
 
     fn plan(scope: Option<&str>, status: Option<Status>, part: Part) -> String {
-        let sql = Connection::open_in_memory().unwrap();
-        sql.execute_batch(include_str!("schema.sql")).unwrap();
-        let (text, mut values) = newest_text(scope, status, part);
+        plan_of_list(&Query { scope: scope.map(str::to_owned), ..Query::default() }, status, part)
+    }
+
+    fn plan_of_list(query: &Query, status: Option<Status>, part: Part) -> String {
+        let (text, mut values) = newest_text(query, status, part);
         values.push(5.into());
-        let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
-        let steps: Vec<String> =
-            plan.query_map(params_from_iter(values), |row| row.get(3)).unwrap().map(Result::unwrap).collect();
-        steps.join("; ")
+        plan_of(&text, values)
     }
 
     #[test]
     fn no_list_of_a_scope_walks_through_other_scopes_or_sorts_what_has_ended() {
         for status in Status::ALL.into_iter().map(Some).chain([None]) {
-            for part in [Part::All, Part::Uncollected, Part::Rest] {
+            for part in [Part::All, Part::Uncollected, Part::Unannounced, Part::Rest] {
                 let plan = plan(Some("me"), status, part);
                 assert!(plan.starts_with("SEARCH job USING INDEX"), "{status:?} {part:?}: {plan}");
                 let is_sorted = plan.contains("TEMP B-TREE");
@@ -181,6 +236,29 @@ mod tests {
                     "{status:?} {part:?}: {plan}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_list_of_a_peer_looks_at_its_jobs_alone() {
+        for scope in [None, Some("me".to_owned())] {
+            let query = Query { scope, peer: Some("one".to_owned()), ..Query::default() };
+            for status in Status::ALL.into_iter().map(Some).chain([None]) {
+                for part in [Part::All, Part::Uncollected, Part::Unannounced, Part::Rest] {
+                    let plan = plan_of_list(&query, status, part);
+                    assert!(plan.starts_with("SEARCH job USING INDEX job_peer (lease_peer=?"), "{plan}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_look_for_a_job_to_join_is_one_step_into_an_index() {
+        for (text, expected) in [
+            (&*SAME, "SEARCH job USING INDEX job_unfinished (scope=? AND join_key=?)"),
+            (&*RETRIED, "SEARCH job USING INDEX job_retry (scope=? AND retry_key=?)"),
+        ] {
+            assert_eq!(plan_of(text, vec!["me".to_owned().into(), "key".to_owned().into()]), expected);
         }
     }
 

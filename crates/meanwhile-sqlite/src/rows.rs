@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use meanwhile_core::event::{Actor, Event, EventKind};
-use meanwhile_core::job::{AnswerInfo, Failure, FailureKind, Lease, Policy};
+use meanwhile_core::job::{AnswerInfo, Call, Failure, FailureKind, Lease, Policy};
 use meanwhile_core::machine::Entry;
 use meanwhile_core::{Job, Json, Status, Timestamp};
 use rusqlite::types::{FromSql, Type, Value};
@@ -22,11 +22,12 @@ pub(crate) struct Stored {
 type Column = (&'static str, fn(&Job) -> Value);
 
 /// What is written once.
-const FIXED: [Column; 8] = [
+const FIXED: [Column; 9] = [
     ("handle", |job| job.handle.to_string().into()),
     ("scope", |job| job.scope.clone().into()),
     ("server", |job| job.server.clone().into()),
     ("tool", |job| job.tool.clone().into()),
+    ("conversation", |job| job.conversation.clone().into()),
     ("rerun", |job| i64::from(job.policy.rerun).into()),
     ("timeout_us", |job| job.policy.timeout.map(micros).into()),
     ("ttl_us", |job| micros(job.policy.ttl).into()),
@@ -49,7 +50,7 @@ const QUIET: [Column; 9] = [
 ];
 
 /// What an index looks at, and what is set together with it.
-const INDEXED: [Column; 10] = [
+const INDEXED: [Column; 11] = [
     ("status", |job| job.status.name().to_owned().into()),
     ("lease_peer", |job| job.lease.as_ref().map(|lease| lease.peer.clone()).into()),
     ("lease_until", |job| job.lease.as_ref().map(|lease| lease.until.0).into()),
@@ -57,6 +58,7 @@ const INDEXED: [Column; 10] = [
     ("failure_kind", |job| job.failure.as_ref().map(|failure| kind_name(failure.kind).to_owned()).into()),
     ("failure_error", |job| error_of(job).into()),
     ("finished_at", |job| time(job.finished_at)),
+    ("announced_at", |job| time(job.announced_at)),
     ("collected_at", |job| time(job.collected_at)),
     ("expires_at", |job| time(job.expires_at)),
     ("expired_at", |job| time(job.expired_at)),
@@ -65,7 +67,8 @@ const INDEXED: [Column; 10] = [
 /// The columns that [`stored`] reads, in its order.
 pub(crate) const COLUMNS: &str = "id, handle, scope, server, tool, rerun, timeout_us, ttl_us, status, message, progress, \
      attempt, lease_peer, lease_until, cancel_requested_at, answer_bytes, artifact, failure_kind, failure_message, \
-     failure_error, created_at, started_at, updated_at, finished_at, collected_at, expires_at, expired_at, events";
+     failure_error, created_at, started_at, updated_at, finished_at, collected_at, expires_at, expired_at, events, \
+     conversation, announced_at";
 
 /// The job of a row of [`COLUMNS`].
 pub(crate) fn stored(row: &Row<'_>) -> Result<Stored> {
@@ -74,6 +77,7 @@ pub(crate) fn stored(row: &Row<'_>) -> Result<Stored> {
         scope: row.get(2)?,
         server: row.get(3)?,
         tool: row.get(4)?,
+        conversation: row.get(28)?,
         policy: Policy {
             rerun: row.get(5)?,
             timeout: row.get::<_, Option<i64>>(6)?.map(duration),
@@ -92,6 +96,7 @@ pub(crate) fn stored(row: &Row<'_>) -> Result<Stored> {
         started_at: timestamp(row, 21)?,
         updated_at: Timestamp(row.get(22)?),
         finished_at: timestamp(row, 23)?,
+        announced_at: timestamp(row, 29)?,
         collected_at: timestamp(row, 24)?,
         expires_at: timestamp(row, 25)?,
         expired_at: timestamp(row, 26)?,
@@ -114,13 +119,14 @@ fn failure(row: &Row<'_>) -> Result<Option<Failure>> {
 }
 
 /// Writes a new job's row and returns its place in the order of creation.
-pub(crate) fn insert(sql: &Connection, job: &Job, join_key: Option<String>) -> Result<i64> {
+pub(crate) fn insert(sql: &Connection, job: &Job, call: &Call) -> Result<i64> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let names: Vec<&str> = all().map(|(name, _)| name).collect();
         let marks = vec!["?"; names.len()].join(", ");
-        format!("INSERT INTO job ({}, join_key) VALUES ({marks}, ?)", names.join(", "))
+        format!("INSERT INTO job ({}, join_key, retry_key) VALUES ({marks}, ?, ?)", names.join(", "))
     });
-    let values = all().map(|(_, value)| value(job)).chain([join_key.into()]);
+    let keys = [call.join_key.clone().into(), call.retry_key.clone().into()];
+    let values = all().map(|(_, value)| value(job)).chain(keys);
     sql.prepare_cached(&TEXT)?.execute(params_from_iter(values))?;
     Ok(sql.last_insert_rowid())
 }
@@ -217,7 +223,7 @@ fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'stat
     Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
-fn to_sql(error: serde_json::Error) -> Error {
+pub(crate) fn to_sql(error: serde_json::Error) -> Error {
     Error::ToSqlConversionFailure(Box::new(error))
 }
 

@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::Duration;
 
-use meanwhile_core::StoreError;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use meanwhile_core::job::Lease;
+use meanwhile_core::{Clock, StoreError, Timestamp};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use crate::fault::{Fault, failed};
 
@@ -27,21 +28,22 @@ const PATIENCE: i32 = 505;
 static MAKING: Mutex<()> = Mutex::new(());
 
 /// Opens the file for the writer, and makes it, its folder and its tables where they are not there.
-pub(crate) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn open_writer(path: &Path, clock: &dyn Clock) -> Result<Connection, StoreError> {
     make_file(path).map_err(|error| {
         let reason = format!("it cannot be made: {error}; make its folder writable, or set MEANWHILE_STATE_DIR to another folder");
         StoreError::Failed { place: path.display().to_string(), reason }
     })?;
-    prepare_writer(path).map_err(|fault| fault.at(path))
+    prepare_writer(path, clock).map_err(|fault| fault.at(path))
 }
 
-fn prepare_writer(path: &Path) -> Result<Connection, Fault> {
+fn prepare_writer(path: &Path, clock: &dyn Clock) -> Result<Connection, Fault> {
     let mut sql = connect(path)?;
     patiently(|| sql.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())))?;
     sql.execute_batch(
         "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192;",
     )?;
     migrate(&mut sql, path)?;
+    notice_boot(&mut sql, clock)?;
     Ok(sql)
 }
 
@@ -109,6 +111,41 @@ fn migrate(sql: &mut Connection, path: &Path) -> Result<(), Fault> {
     step.pragma_update(None, "user_version", known)?;
     step.commit()?;
     Ok(())
+}
+
+/// After a restart of the machine the steady clock began anew, and the leases that went by it are void: whoever held them
+/// is gone. Where boots have no names, a lease that lies further ahead than any can is known to be of another one.
+fn notice_boot(sql: &mut Connection, clock: &dyn Clock) -> rusqlite::Result<()> {
+    let boot = clock.boot();
+    let far = clock.steady().after(Lease::MAX).0;
+    if is_of_boot(sql, &boot, far)? {
+        return Ok(());
+    }
+    let step = sql.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Read again: another process may have been faster, and its leases are good.
+    if !is_of_boot(&step, &boot, far)? {
+        step.execute("UPDATE job SET lease_until = ? WHERE lease_peer IS NOT NULL", [Timestamp::MIN.0])?;
+        step.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('boot', ?)", [boot])?;
+    }
+    step.commit()
+}
+
+fn is_of_boot(sql: &Connection, boot: &str, far: i64) -> rusqlite::Result<bool> {
+    let text = "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'boot' AND value = ?) \
+                AND NOT EXISTS (SELECT 1 FROM job WHERE lease_peer IS NOT NULL AND lease_until > ?)";
+    sql.query_row(text, params![boot, far], |row| row.get(0))
+}
+
+/// How SQLite would go about a statement: for the tests of what uses which index.
+#[cfg(test)]
+pub(crate) fn plan_of(text: &str, values: Vec<rusqlite::types::Value>) -> String {
+    let sql = Connection::open_in_memory().expect("memory");
+    sql.execute_batch("PRAGMA foreign_keys = ON").expect("a setting");
+    sql.execute_batch(STEPS[0]).expect("the schema");
+    let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {text}")).expect("a statement");
+    let steps = plan.query_map(rusqlite::params_from_iter(values), |row| row.get(3)).expect("a plan");
+    let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+    steps.join("; ")
 }
 
 fn make_file(path: &Path) -> std::io::Result<()> {

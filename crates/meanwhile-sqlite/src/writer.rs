@@ -1,16 +1,15 @@
 //! The one thread of this process that writes: it takes whatever is waiting, commits it in one transaction, and only then
 //! tells anyone. One flush to the disk thus serves everybody who came while the last one was under way.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use meanwhile_core::{Handle, StoreError, Timestamp};
+use meanwhile_core::{Handle, Moment, StoreError};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Shared;
-use crate::fault::{Fault, again};
+use crate::fault::Fault;
 use crate::schema::{is_busy, open_writer};
 use crate::watch::Watch;
 
@@ -30,7 +29,7 @@ pub(crate) enum Command {
 /// The open transaction, as a write sees it.
 pub(crate) struct Tx<'a> {
     pub(crate) sql: &'a Connection,
-    pub(crate) now: Timestamp,
+    pub(crate) now: Moment,
     /// The jobs that were changed: told after the commit.
     pub(crate) changed: Vec<Handle>,
 }
@@ -136,7 +135,7 @@ impl Writer {
         let file = match self.file.take() {
             Some(file) => file,
             None => {
-                let file = File::open(&self.shared.path, self.own.clone())?;
+                let file = File::open(&self.shared, self.own.clone())?;
                 self.shared.opened.fetch_add(1, Ordering::Release);
                 file
             }
@@ -159,7 +158,7 @@ impl Writer {
             Err(fault) => {
                 let error = fault.at(&self.shared.path);
                 tracing::warn!(%error, "nothing was written");
-                writes.into_iter().for_each(|write| write.answer(Some(again(&error))));
+                writes.into_iter().for_each(|write| write.answer(Some(error.clone())));
             }
         }
     }
@@ -209,8 +208,9 @@ struct File {
 }
 
 impl File {
-    fn open(path: &Path, own: mpsc::WeakSender<Command>) -> Result<File, StoreError> {
-        let sql = open_writer(path)?;
+    fn open(shared: &Shared, own: mpsc::WeakSender<Command>) -> Result<File, StoreError> {
+        let path = &shared.path;
+        let sql = open_writer(path, &*shared.clock)?;
         // Watched before the version is read, so that no commit falls between.
         let watch = Watch::start(path, move || match own.upgrade() {
             Some(own) => own.blocking_send(Command::Look).is_ok(),
@@ -236,9 +236,9 @@ impl File {
     }
 
     fn steps(&self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Vec<Handle>> {
-        let mut tx = Tx { sql: &self.sql, now: shared.clock.now(), changed: Vec::new() };
+        let mut tx = Tx { sql: &self.sql, now: shared.clock.moment(), changed: Vec::new() };
         for write in writes {
-            tx.now = shared.clock.now();
+            tx.now = shared.clock.moment();
             write.run(&mut tx)?;
         }
         Ok(tx.changed)

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use meanwhile_core::event::Actor;
 use meanwhile_core::job::Progress;
-use meanwhile_core::store::{Created, Query};
+use meanwhile_core::store::{Created, Query, TOMBSTONE};
+use meanwhile_core::testing::ManualClock;
 use meanwhile_core::testing::suite::{json, new_job};
-use meanwhile_core::{Handle, Op, Outcome, Status, Store, StoreError, SystemClock};
+use meanwhile_core::{Durations, Handle, Op, Outcome, Status, Store, StoreError, SystemClock};
 use meanwhile_sqlite::SqliteStore;
 
 fn store(path: &Path) -> SqliteStore {
@@ -172,8 +173,54 @@ async fn the_schema_explains_itself_to_whoever_opens_the_file() {
     let path = folder.path().join("jobs.db");
     create(&store(&path)).await;
     let sql = rusqlite::Connection::open(&path).unwrap();
-    let text = "SELECT sql FROM sqlite_schema WHERE name = 'job'";
-    let schema: String = sql.query_row(text, [], |row| row.get(0)).unwrap();
-    let columns = schema.lines().filter(|line| line.starts_with("    "));
-    assert!(columns.clone().count() > 20 && columns.clone().all(|line| line.contains("--")), "{schema}");
+    let mut tables = sql.prepare("SELECT sql FROM sqlite_schema WHERE type = 'table'").unwrap();
+    let tables: Vec<String> =
+        tables.query_map([], |row| row.get(0)).unwrap().map(|schema| schema.unwrap()).collect();
+    assert_eq!(tables.len(), 5);
+    for schema in tables {
+        let mut columns =
+            schema.lines().filter(|line| line.starts_with("    ") && !line.contains("PRIMARY KEY ("));
+        assert!(columns.all(|line| line.contains("--")), "{schema}");
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_job_leaves_nothing_in_any_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let clock = ManualClock::default();
+    let store = SqliteStore::new(path.clone(), Arc::new(clock.clone()));
+    let handle = create(&store).await;
+    store.apply(handle, Op::Cancel { by: Actor::User }).await.unwrap();
+    clock.advance(TOMBSTONE);
+    store.expire(10).await.unwrap();
+    let mut changes = store.changes().of(handle);
+    clock.advance(TOMBSTONE);
+    store.expire(10).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), changes.changed())
+        .await
+        .expect("whoever follows it is told");
+    let sql = rusqlite::Connection::open(&path).unwrap();
+    for table in ["job", "payload", "event"] {
+        let rows: i64 =
+            sql.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 0, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_cannot_be_read_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let store = store(&path);
+    let mut durations = Durations::default();
+    (0..3).for_each(|_| durations.record(Duration::from_secs(1)));
+    store.learn("files", "render", &durations).await.unwrap();
+    let sql = rusqlite::Connection::open(&path).unwrap();
+    let kept: String = sql.query_row("SELECT durations FROM history", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, r#"{"31":3}"#, "as it is documented");
+    sql.execute("UPDATE history SET durations = 'a novel'", []).unwrap();
+    assert_eq!(store.durations("files", "render").await.unwrap(), Durations::default());
+    store.learn("files", "render", &durations).await.unwrap();
+    assert_eq!(store.durations("files", "render").await.unwrap(), durations);
 }

@@ -11,7 +11,7 @@ use meanwhile_core::job::{AnswerInfo, Failure, FailureKind, Progress};
 use meanwhile_core::store::{Created, NewJob, Query};
 use meanwhile_core::testing::suite::{json, new_job};
 use meanwhile_core::testing::{ManualClock, MemoryStore};
-use meanwhile_core::{Clock, Handle, Op, Outcome, Status, Store};
+use meanwhile_core::{Clock, Durations, Handle, Op, Outcome, Status, Store};
 use meanwhile_sqlite::SqliteStore;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,12 +21,30 @@ const LEASE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 enum Step {
-    Create { scope: bool, key: Option<bool>, peer: bool, rerun: bool, started: bool, joins: bool },
+    Create {
+        scope: bool,
+        key: Option<bool>,
+        retry: Option<bool>,
+        peer: bool,
+        rerun: bool,
+        started: bool,
+        joins: bool,
+    },
     Apply(Index, Do),
-    Renew { peer: bool },
+    Renew {
+        peer: bool,
+    },
     Expire(usize),
     Advance(u64),
-    List { scope: Option<bool>, statuses: Vec<Status>, limit: usize, uncollected_first: bool },
+    JumpWall(i64),
+    Learn(bool, u64),
+    List {
+        scope: Option<bool>,
+        peer: Option<bool>,
+        statuses: Vec<Status>,
+        limit: usize,
+        part: u8,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -42,23 +60,29 @@ enum Do {
     Cancel,
     Pause,
     Resume,
+    Join,
+    Announce,
     Collect,
     Note(String),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let create = any::<(bool, Option<bool>, bool, bool, bool, bool)>();
-    let list = (any::<Option<bool>>(), subsequence(Status::ALL.to_vec(), 0..=6), 0usize..8, any::<bool>());
+    let create = any::<(bool, Option<bool>, Option<bool>, bool, bool, bool, bool)>();
+    let who = any::<(Option<bool>, Option<bool>)>();
+    let list = (who, subsequence(Status::ALL.to_vec(), 0..=6), 0usize..8, 0u8..4);
     prop_oneof![
-        3 => create.prop_map(|(scope, key, peer, rerun, started, joins)| {
-            Step::Create { scope, key, peer, rerun, started, joins }
+        3 => create.prop_map(|(scope, key, retry, peer, rerun, started, joins)| {
+            Step::Create { scope, key, retry, peer, rerun, started, joins }
         }),
         12 => (any::<Index>(), todo()).prop_map(|(job, todo)| Step::Apply(job, todo)),
         1 => any::<bool>().prop_map(|peer| Step::Renew { peer }),
         1 => (1usize..100).prop_map(Step::Expire),
         1 => (0u64..2400).prop_map(Step::Advance),
-        2 => list.prop_map(|(scope, statuses, limit, uncollected_first)| {
-            Step::List { scope, statuses, limit, uncollected_first }
+        1 => (0u64..800_000).prop_map(Step::Advance),
+        1 => (-90_000i64..90_000).prop_map(Step::JumpWall),
+        1 => any::<(bool, u64)>().prop_map(|(tool, millis)| Step::Learn(tool, millis)),
+        2 => list.prop_map(|((scope, peer), statuses, limit, part)| {
+            Step::List { scope, peer, statuses, limit, part }
         }),
     ]
 }
@@ -76,6 +100,8 @@ fn todo() -> impl Strategy<Value = Do> {
         1 => Just(Do::Cancel),
         1 => Just(Do::Pause),
         1 => Just(Do::Resume),
+        1 => Just(Do::Join),
+        2 => Just(Do::Announce),
         2 => Just(Do::Collect),
         1 => any::<String>().prop_map(Do::Note),
     ]
@@ -83,6 +109,10 @@ fn todo() -> impl Strategy<Value = Do> {
 
 fn name(which: bool) -> &'static str {
     if which { "one" } else { "two" }
+}
+
+fn tool_name(which: bool) -> &'static str {
+    if which { "render" } else { "read" }
 }
 
 fn op(todo: Do, attempt: u64) -> Op {
@@ -111,6 +141,8 @@ fn op(todo: Do, attempt: u64) -> Op {
         Do::Cancel => Op::Cancel { by },
         Do::Pause => Op::Pause { by },
         Do::Resume => Op::Resume { by },
+        Do::Join => Op::Join,
+        Do::Announce => Op::Announce,
         Do::Collect => Op::Collect { by },
         Do::Note(message) => Op::Note { by, message },
     }
@@ -137,8 +169,10 @@ impl Pair {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Create { scope, key, peer, rerun, started, joins } => {
+            Step::Create { scope, key, retry, peer, rerun, started, joins } => {
                 let mut new = new_job(name(scope), key.map(name));
+                new.call.retry_key = retry.map(|retry| name(retry).to_owned());
+                new.call.conversation = retry.map(|_| format!("with {}", name(peer)));
                 new.peer = name(peer).to_owned();
                 new.policy.rerun = rerun;
                 new.started_at = started.then(|| self.clock.now());
@@ -157,9 +191,28 @@ impl Pair {
             }
             Step::Expire(limit) => self.expire(limit).await,
             Step::Advance(seconds) => self.clock.advance(Duration::from_secs(seconds)),
-            Step::List { scope, statuses, limit, uncollected_first } => {
-                let scope = scope.map(|scope| name(scope).to_owned());
-                self.compare_lists(&Query { scope, statuses, limit, uncollected_first }).await;
+            Step::JumpWall(seconds) => self.clock.jump_wall(seconds * 1_000_000),
+            Step::Learn(tool, millis) => {
+                let mut durations = Durations::default();
+                durations.record(Duration::from_millis(millis));
+                for store in self.stores() {
+                    store.learn("files", tool_name(tool), &durations).await.unwrap();
+                }
+            }
+            Step::List { scope, peer, statuses, limit, part } => {
+                let [scope, peer] = [scope, peer].map(|which| which.map(|which| name(which).to_owned()));
+                let [uncollected_first, uncollected_only, unannounced_only] =
+                    [1, 2, 3].map(|one| one == part);
+                self.compare_lists(&Query {
+                    scope,
+                    statuses,
+                    limit,
+                    uncollected_first,
+                    uncollected_only,
+                    unannounced_only,
+                    peer,
+                })
+                .await;
             }
         }
     }
@@ -174,7 +227,8 @@ impl Pair {
     }
 
     async fn apply(&self, handle: Handle, todo: Do) {
-        let attempt = self.memory.job(handle).await.unwrap().unwrap().attempt;
+        // It may have been forgotten.
+        let attempt = self.memory.job(handle).await.unwrap().map_or(1, |job| job.attempt);
         let op = op(todo, attempt);
         let [one, other] = self.stores().map(|store| store.apply(handle, op.clone()));
         assert_eq!(format!("{:?}", one.await), format!("{:?}", other.await), "{op:?}");
@@ -184,10 +238,7 @@ impl Pair {
         // Which of them go first is each store's own affair.
         let limit = limit.max(self.jobs.len());
         let [one, other] = self.stores().map(|store| store.expire(limit));
-        let (one, mut other) = (one.await.unwrap(), other.await.unwrap());
-        other.sort();
-        other.dedup();
-        assert_eq!(one, other);
+        assert_eq!(one.await.unwrap(), other.await.unwrap());
     }
 
     async fn compare_lists(&self, query: &Query) {
@@ -202,6 +253,15 @@ impl Pair {
         }
         for peer in [true, false].map(|peer| name(peer).to_owned()) {
             let [one, other] = self.stores().map(|store| store.next_queued(&peer));
+            assert_eq!(one.await.unwrap(), other.await.unwrap());
+        }
+        for (join, retry) in [(None, true), (Some(true), false), (Some(false), true)] {
+            let (join, retry) = (join.map(name), Some(name(retry)));
+            let [one, other] = self.stores().map(|store| store.joinable("one", join, retry));
+            assert_eq!(format!("{:?}", one.await.unwrap()), format!("{:?}", other.await.unwrap()));
+        }
+        for tool in [true, false].map(tool_name) {
+            let [one, other] = self.stores().map(|store| store.durations("files", tool));
             assert_eq!(one.await.unwrap(), other.await.unwrap());
         }
         let [one, other] = self.stores().map(|store| store.abandoned(100));

@@ -20,7 +20,6 @@ mod story;
 
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
@@ -47,7 +46,7 @@ struct Players {
 }
 
 impl Demo {
-    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<u8> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let folder = Folder::new().context("cannot make a temporary folder")?;
         let mut players = Players { program, folder, bare: None, wrapped: None };
@@ -56,18 +55,18 @@ impl Demo {
             told = story::tell(&stage, &mut players) => told,
             _ = crate::wrap::asked_to_end() => {
                 players.kill().await;
-                return Ok(INTERRUPTED.into());
+                return Ok(INTERRUPTED);
             }
         };
         match told {
             Ok(()) => {
                 players.end().await;
-                Ok(ExitCode::SUCCESS)
+                Ok(0)
             }
             Err(error) => {
                 let log = players.kill().await;
                 if nobody_reads(&error) {
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(0);
                 }
                 log.iter().for_each(|line| eprintln!("meanwhile: a server's log: {line}"));
                 Err(error.context("the demo did not go as promised"))

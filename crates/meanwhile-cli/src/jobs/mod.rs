@@ -1,13 +1,14 @@
 //! `meanwhile jobs`: look at jobs and control them, from any terminal, while wrappers run or afterwards.
 
 mod show;
+mod terminal;
 mod watch;
 
 use std::io::Write;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::{Action, Controlled, control, read_answer, sweep};
@@ -15,9 +16,10 @@ use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Actor, Handle, Job, Status, Store};
 use serde_json::Value;
 
-use self::show::{event_json, event_line, job_json, job_lines, table};
+use self::show::{event_json, event_line, failure, job_json, job_lines, table};
 use crate::state::State;
 
+const FAILED: u8 = 1;
 const NO_SUCH_JOB: u8 = 3;
 const NO_RESULT: u8 = 4;
 const EVENTS_PAGE: usize = 500;
@@ -55,7 +57,7 @@ enum Command {
         #[arg(long)]
         scope: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = RangedU64ValueParser::<usize>::new().range(1..=LIST_MAX as u64))]
         limit: usize,
     },
     /// Show all that is known of a job
@@ -68,7 +70,7 @@ enum Command {
         /// The job
         handle: Handle,
     },
-    /// Print the result of a job: its text, or all of it with --json
+    /// Print the result of a job: its text, or all of it with --json. Exits with 1 if it is an error of the tool
     Result {
         /// The job
         handle: Handle,
@@ -87,7 +89,12 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Wanted {
+    /// All that have not ended
     Working,
+    /// Those that wait for their turn
+    Queued,
+    /// Those that are held
+    Paused,
     Completed,
     Failed,
     Cancelled,
@@ -97,6 +104,8 @@ impl Wanted {
     fn statuses(self) -> Vec<Status> {
         match self {
             Wanted::Working => vec![Status::Queued, Status::Paused, Status::Working],
+            Wanted::Queued => vec![Status::Queued],
+            Wanted::Paused => vec![Status::Paused],
             Wanted::Completed => vec![Status::Completed],
             Wanted::Failed => vec![Status::Failed],
             Wanted::Cancelled => vec![Status::Cancelled],
@@ -112,7 +121,7 @@ struct Desk {
 }
 
 impl Jobs {
-    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self) -> anyhow::Result<u8> {
         let (store, artifacts) = self.state.open()?;
         // What a dead wrapper left is settled before it is shown.
         sweep(&*store, &artifacts).await?;
@@ -129,37 +138,41 @@ impl Jobs {
 }
 
 impl Desk {
-    async fn list(
-        &self,
-        status: Option<Wanted>,
-        scope: Option<String>,
-        limit: usize,
-    ) -> anyhow::Result<ExitCode> {
+    async fn list(&self, status: Option<Wanted>, scope: Option<String>, limit: usize) -> anyhow::Result<u8> {
         let statuses = status.map(Wanted::statuses).unwrap_or_default();
-        let query = Query { scope, statuses, limit: limit.min(LIST_MAX), uncollected_first: false };
-        let jobs = self.store.list(&query).await?;
+        let query = Query { scope, statuses, limit: limit + 1, ..Query::default() };
+        let mut jobs = self.store.list(&query).await?;
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
         if self.json {
             return print_json(&jobs.iter().map(job_json).collect::<Vec<_>>());
         }
-        print(&table(&jobs, self.store.now()))
+        let code = print(&table(&jobs, self.store.now(), terminal::width()))?;
+        if more {
+            eprintln!("… and more: --limit {}", (2 * limit).min(LIST_MAX));
+        }
+        Ok(code)
     }
 
-    async fn show(&self, handle: Handle) -> anyhow::Result<ExitCode> {
-        let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB.into()) };
+    async fn show(&self, handle: Handle) -> anyhow::Result<u8> {
+        let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let request = self.store.request(handle).await?;
+        let answer = read_answer(&*self.store, &self.artifacts, &job).await?;
+        let is_error = answer.is_some_and(|answer| says_error(answer.get()));
         if self.json {
             let mut value = job_json(&job);
+            value["is_error"] = is_error.into();
             value["request"] =
                 request.and_then(|request| serde_json::from_str(request.get()).ok()).unwrap_or_default();
             return print_json(&value);
         }
         let ahead = self.store.ahead(handle).await?;
-        print(&job_lines(&job, ahead, request.as_deref(), self.store.now()))
+        print(&job_lines(&job, is_error, ahead, request.as_deref(), self.store.now()))
     }
 
-    async fn events(&self, handle: Handle) -> anyhow::Result<ExitCode> {
+    async fn events(&self, handle: Handle) -> anyhow::Result<u8> {
         if self.find(handle).await?.is_none() {
-            return Ok(NO_SUCH_JOB.into());
+            return Ok(NO_SUCH_JOB);
         }
         let mut events = Vec::new();
         loop {
@@ -175,19 +188,18 @@ impl Desk {
         print(&events.iter().map(|event| event_line(event) + "\n").collect::<String>())
     }
 
-    async fn result(&self, handle: Handle) -> anyhow::Result<ExitCode> {
-        let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB.into()) };
+    async fn result(&self, handle: Handle) -> anyhow::Result<u8> {
+        let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let Some(answer) = read_answer(&*self.store, &self.artifacts, &job).await? else {
             eprintln!("meanwhile: {}", why_no_result(&job));
-            return Ok(NO_RESULT.into());
+            return Ok(NO_RESULT);
         };
-        if self.json {
-            return print(&format!("{}\n", answer.get()));
-        }
-        print(&result_text(answer.get()))
+        let text = if self.json { format!("{}\n", answer.get()) } else { result_text(answer.get()) };
+        print(&text)?;
+        Ok(if says_error(answer.get()) { FAILED } else { 0 })
     }
 
-    async fn cancel(&self, handle: Handle) -> anyhow::Result<ExitCode> {
+    async fn cancel(&self, handle: Handle) -> anyhow::Result<u8> {
         let (job, refused) = match control(&*self.store, None, handle, Action::Cancel, Actor::User).await? {
             Controlled::NotFound => return Ok(no_such_job(handle)),
             Controlled::Done(job) => (job, None),
@@ -201,9 +213,9 @@ impl Desk {
         }
         if let Some(why) = refused {
             eprintln!("meanwhile: cannot cancel {handle}: {why}");
-            return Ok(ExitCode::FAILURE);
+            return Ok(FAILED);
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(0)
     }
 
     /// The job; if there is none, the user has been told.
@@ -216,9 +228,9 @@ impl Desk {
     }
 }
 
-fn no_such_job(handle: Handle) -> ExitCode {
+fn no_such_job(handle: Handle) -> u8 {
     eprintln!("meanwhile: there is no job {handle}; `meanwhile jobs list` shows what there is");
-    NO_SUCH_JOB.into()
+    NO_SUCH_JOB
 }
 
 fn why_no_result(job: &Job) -> String {
@@ -227,7 +239,8 @@ fn why_no_result(job: &Job) -> String {
         _ if job.expired_at.is_some() => {
             format!("{} is {}, and its result has expired", job.handle, job.status.name())
         }
-        Status::Failed | Status::Cancelled => format!("{} is {}{message}", job.handle, job.status.name()),
+        Status::Failed => format!("{} failed: {}; it has no result", job.handle, failure(job)),
+        Status::Cancelled => format!("{} is cancelled{message}; it has no result", job.handle),
         status => format!(
             "{} is {} and has no result yet; `meanwhile jobs watch {}` follows it",
             job.handle,
@@ -235,6 +248,17 @@ fn why_no_result(job: &Job) -> String {
             job.handle
         ),
     }
+}
+
+/// Whether an answer is the tool's own word that something went wrong.
+fn says_error(answer: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer {
+        #[serde(default)]
+        is_error: bool,
+    }
+    serde_json::from_str(answer).is_ok_and(|answer: Answer| answer.is_error)
 }
 
 /// The text blocks of a result; what is not text is named in brackets.
@@ -254,16 +278,16 @@ fn result_text(answer: &str) -> String {
     text
 }
 
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<ExitCode> {
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<u8> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
 /// Writes to stdout. A reader that has closed its end, as `head` does, has seen enough.
-fn print(text: &str) -> anyhow::Result<ExitCode> {
+fn print(text: &str) -> anyhow::Result<u8> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")
         }
-        _ => Ok(ExitCode::SUCCESS),
+        _ => Ok(0),
     }
 }

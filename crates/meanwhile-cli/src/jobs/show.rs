@@ -3,22 +3,25 @@
 use std::fmt::Write;
 
 use meanwhile_core::event::{Actor, Event, EventKind};
+use meanwhile_core::job::FailureKind;
 use meanwhile_core::{Job, Status, Timestamp};
 use meanwhile_mcp::words::{progressed, seconds, standing};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 const REQUEST_CHARS: usize = 2000;
+/// Columns of a terminal that has room for all that a list tells.
+const WIDE: usize = 100;
 
 /// A time as RFC 3339 has it.
 fn time(at: Timestamp) -> String {
     jiff::Timestamp::from_microsecond(at.0).map_or_else(|_| at.0.to_string(), |at| format!("{at:.3}"))
 }
 
-/// A time of day where this terminal is.
+/// A time where this terminal is, with its distance from UTC.
 pub(super) fn clock(at: Timestamp) -> String {
     let zoned = jiff::Timestamp::from_microsecond(at.0).map(|at| at.to_zoned(jiff::tz::TimeZone::system()));
-    zoned.map_or_else(|_| at.0.to_string(), |at| at.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string())
+    zoned.map_or_else(|_| at.0.to_string(), |at| at.strftime("%Y-%m-%d %H:%M:%S%.3f %:z").to_string())
 }
 
 pub(super) fn status_name(job: &Job) -> &'static str {
@@ -47,32 +50,71 @@ pub(super) fn job_json(job: &Job) -> Value {
     })
 }
 
-pub(super) fn table(jobs: &[Job], now: Timestamp) -> String {
+/// Why there is no answer.
+pub(super) fn failure(job: &Job) -> String {
+    let message = job.message.as_deref().unwrap_or("no more is known");
+    match job.failure.as_ref().map(|failure| failure.kind) {
+        Some(FailureKind::Interrupted) => format!("interrupted: {message}"),
+        // This message begins with the kind, a protocol's error has none.
+        Some(FailureKind::TimedOut | FailureKind::Error) | None => message.to_owned(),
+    }
+}
+
+/// Without the line breaks and other controls that a tool may have put into its words.
+pub(super) fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// As many of the letters as fit, the last of them an ellipsis if some do not.
+pub(super) fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    kept + "…"
+}
+
+/// The jobs, one a line; cut to the `width` of a terminal, and to nothing where there is none.
+pub(super) fn table(jobs: &[Job], now: Timestamp, width: Option<usize>) -> String {
     if jobs.is_empty() {
         return "No jobs.\n".to_owned();
     }
-    let tool_width = jobs.iter().map(|job| job.tool.chars().count()).max().unwrap_or(0).clamp(4, 32);
-    let mut text =
-        format!("{:30}  {:<tool_width$}  {:<9}  {:>7}  ABOUT\n", "HANDLE", "TOOL", "STATUS", "TOOK");
+    let is_narrow = width.is_some_and(|width| width < WIDE);
+    let tool_max = if is_narrow { 16 } else { 32 };
+    let tool_width = jobs.iter().map(|job| job.tool.chars().count()).max().unwrap_or(0).clamp(4, tool_max);
+    let row = |handle: &str, tool: &str, status: &str, age: &str, took: &str, about: &str| {
+        let age = if is_narrow { String::new() } else { format!("{age:>7}  ") };
+        let row = format!("{handle:30}  {tool:<tool_width$}  {status:<9}  {age}{took:>7}  {about}");
+        let row = row.trim_end();
+        width.map_or_else(|| row.to_owned(), |width| shortened(row, width)) + "\n"
+    };
+    let mut text = row("HANDLE", "TOOL", "STATUS", "AGE", "TOOK", "ABOUT");
     for job in jobs {
-        let about = match job.status {
-            Status::Completed => job.answer.as_ref().map(|answer| format!("{} bytes", answer.bytes)),
-            _ => job.message.clone().or_else(|| job.progress.as_ref().map(progressed)),
-        };
+        let tool = if width.is_some() { shortened(&job.tool, tool_width) } else { job.tool.clone() };
+        let age = seconds(now.since(job.created_at));
         let took = seconds(job.ran_for(now));
-        let status = status_name(job);
-        let tool = &job.tool;
-        let _ = writeln!(
-            text,
-            "{}  {tool:<tool_width$}  {status:<9}  {took:>7}  {}",
-            job.handle,
-            about.unwrap_or_default()
-        );
+        text += &row(&job.handle.to_string(), &tool, status_name(job), &age, &took, &one_line(&about(job)));
     }
     text
 }
 
-pub(super) fn job_lines(job: &Job, ahead: u64, request: Option<&RawValue>, now: Timestamp) -> String {
+/// What is worth a column.
+fn about(job: &Job) -> String {
+    let about = match job.status {
+        Status::Completed => job.answer.as_ref().map(|answer| format!("{} bytes", answer.bytes)),
+        Status::Failed => Some(failure(job)),
+        _ => job.message.clone().or_else(|| job.progress.as_ref().map(progressed)),
+    };
+    about.unwrap_or_default()
+}
+
+pub(super) fn job_lines(
+    job: &Job,
+    is_error: bool,
+    ahead: u64,
+    request: Option<&RawValue>,
+    now: Timestamp,
+) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<10} {value}");
@@ -80,11 +122,12 @@ pub(super) fn job_lines(job: &Job, ahead: u64, request: Option<&RawValue>, now: 
     line("handle", job.handle.to_string());
     line("tool", format!("{} of {}", job.tool, job.server));
     line("scope", job.scope.clone());
-    let status = if job.status.is_terminal() {
-        let message = job.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-        format!("{}{message}", status_name(job))
-    } else {
+    let status = if !job.status.is_terminal() {
         standing(job, Some(ahead), now)
+    } else if is_error {
+        "completed, with an error of the tool".to_owned()
+    } else {
+        ended(job)
     };
     line("status", status);
     line("created", clock(job.created_at));
@@ -108,6 +151,15 @@ pub(super) fn job_lines(job: &Job, ahead: u64, request: Option<&RawValue>, now: 
         line("request", shown);
     }
     text
+}
+
+/// How a job has ended, and why if it has no answer.
+pub(super) fn ended(job: &Job) -> String {
+    let why = match job.status {
+        Status::Failed => Some(failure(job)),
+        _ => job.message.clone(),
+    };
+    format!("{}{}", status_name(job), why.map(|why| format!(": {why}")).unwrap_or_default())
 }
 
 pub(super) fn event_json(event: &Event) -> Value {
@@ -140,6 +192,7 @@ pub(super) fn happened(kind: &EventKind) -> String {
         EventKind::Completed { bytes } => format!("completed, {bytes} bytes"),
         EventKind::Failed { message } => format!("failed: {message}"),
         EventKind::Cancelled { message } => format!("cancelled: {message}"),
+        EventKind::Announced => "result announced to the agent".to_owned(),
         EventKind::Collected => "result fetched".to_owned(),
         EventKind::Expired => "result expired".to_owned(),
         EventKind::Noted { message } => message.clone(),

@@ -2,31 +2,35 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use meanwhile_core::event::Event;
 use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Handle, Job, Status, Timestamp};
 use meanwhile_mcp::words::{progressed, seconds};
 use serde_json::json;
 
-use super::show::{clock, event_json, happened, status_name};
-use super::{Desk, EVENTS_PAGE, NO_SUCH_JOB, no_such_job, print};
+use super::show::{clock, ended, event_json, happened, one_line, shortened, status_name};
+use super::{Desk, EVENTS_PAGE, NO_SUCH_JOB, no_such_job, print, terminal};
 
 const BAR_STEPS: u64 = 1000;
+/// Columns of a terminal that has room for whole handles.
+const WIDE: usize = 110;
+/// Columns of a handle where there is less, and of a tool's name.
+const HANDLE_COLUMNS: usize = 12;
+const TOOL_COLUMNS: usize = 18;
 
 /// Follows the jobs until they have ended, or all jobs for as long as the terminal likes.
-pub(super) async fn watch(desk: &Desk, handles: &[Handle]) -> anyhow::Result<ExitCode> {
+pub(super) async fn watch(desk: &Desk, handles: &[Handle]) -> anyhow::Result<u8> {
     let mut changes = desk.store.changes().of_any();
     for handle in handles {
         if desk.store.job(*handle).await?.is_none() {
             no_such_job(*handle);
-            return Ok(NO_SUCH_JOB.into());
+            return Ok(NO_SUCH_JOB);
         }
     }
-    let mut screen = Screen::new(desk, desk.store.now());
+    let mut screen = Screen::new(desk, handles.is_empty().then(|| desk.store.now()));
     loop {
         let jobs = screen.jobs_of_interest(handles).await?;
         let ended = jobs.iter().all(|job| job.status.is_terminal());
@@ -34,20 +38,22 @@ pub(super) async fn watch(desk: &Desk, handles: &[Handle]) -> anyhow::Result<Exi
             screen.show(&job).await?;
         }
         if ended && !handles.is_empty() {
-            return Ok(ExitCode::SUCCESS);
+            return Ok(0);
         }
         screen.invite(handles);
         tokio::select! {
             () = changes.changed() => {}
-            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+            _ = tokio::signal::ctrl_c() => return Ok(0),
         }
     }
 }
 
 struct Screen<'a> {
     desk: &'a Desk,
-    since: Timestamp,
-    seen: HashMap<Handle, u32>,
+    /// Before this a job's past is no news. `None`: these jobs were asked for by name, and all of it is.
+    since: Option<Timestamp>,
+    /// The last event of each job that was printed.
+    printed: HashMap<Handle, u32>,
     /// Jobs that were unfinished when they were last looked at.
     open: Vec<Handle>,
     bars: Option<MultiProgress>,
@@ -56,13 +62,13 @@ struct Screen<'a> {
 }
 
 impl<'a> Screen<'a> {
-    fn new(desk: &'a Desk, since: Timestamp) -> Screen<'a> {
+    fn new(desk: &'a Desk, since: Option<Timestamp>) -> Screen<'a> {
         let live = std::io::stdout().is_terminal() && !desk.json;
         let bars = live.then(|| MultiProgress::with_draw_target(indicatif::ProgressDrawTarget::stdout()));
         Screen {
             desk,
             since,
-            seen: HashMap::new(),
+            printed: HashMap::new(),
             open: vec![],
             bars,
             bar_of: HashMap::new(),
@@ -77,7 +83,7 @@ impl<'a> Screen<'a> {
             let newest = Query { limit: LIST_MAX, ..Query::default() };
             let statuses = vec![Status::Queued, Status::Paused, Status::Working];
             let unfinished = Query { statuses, ..newest.clone() };
-            let was_open = |job: &Job| self.open.contains(&job.handle) || job.created_at >= self.since;
+            let was_open = |job: &Job| self.open.contains(&job.handle) || Some(job.created_at) >= self.since;
             jobs = self.desk.store.list(&newest).await?;
             jobs.retain(|job| job.status.is_terminal() && was_open(job));
             jobs.extend(self.desk.store.list(&unfinished).await?);
@@ -91,22 +97,29 @@ impl<'a> Screen<'a> {
     }
 
     async fn show(&mut self, job: &Job) -> anyhow::Result<()> {
-        let seen = *self.seen.get(&job.handle).unwrap_or(&0);
-        if seen == job.events {
-            return Ok(());
-        }
         if self.bars.is_some() {
             self.draw(job);
-        } else {
-            // Of a job that was already running only the present is news.
-            let after =
-                if seen == 0 && job.created_at < self.since { job.events.saturating_sub(1) } else { seen };
-            for event in self.desk.store.events(job.handle, after, EVENTS_PAGE).await? {
-                print(&self.line(job, &event))?;
-            }
+            return Ok(());
         }
-        self.seen.insert(job.handle, job.events);
+        let mut last = self.printed.get(&job.handle).copied().unwrap_or_else(|| self.known(job));
+        while last < job.events {
+            let events = self.desk.store.events(job.handle, last, EVENTS_PAGE).await?;
+            for event in &events {
+                print(&self.line(job, event))?;
+            }
+            let Some(event) = events.last() else { break };
+            last = event.seq;
+        }
+        self.printed.insert(job.handle, last);
         Ok(())
+    }
+
+    /// How many events of a job that is seen for the first time are no news: of one that was running already all but the last.
+    fn known(&self, job: &Job) -> u32 {
+        match self.since {
+            Some(since) if job.created_at < since => job.events.saturating_sub(1),
+            _ => 0,
+        }
     }
 
     fn line(&self, job: &Job, event: &Event) -> String {
@@ -121,44 +134,60 @@ impl<'a> Screen<'a> {
 
     fn draw(&mut self, job: &Job) {
         let Some(bars) = &self.bars else { return };
-        let bar = self.bar_of.entry(job.handle).or_insert_with(|| bars.add(new_bar(job)));
-        if job.status.is_terminal() {
-            let took = seconds(job.ran_for(self.desk.store.now()));
-            let message = job.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-            bar.set_style(style("{prefix} {msg}"));
-            bar.disable_steady_tick();
-            if job.status == Status::Completed {
-                bar.set_position(BAR_STEPS);
-            }
-            bar.abandon_with_message(format!("{} after {took}{message}", status_name(job)));
+        let bar = self.bar_of.entry(job.handle).or_insert_with(|| add_bar(bars, job));
+        if bar.is_finished() {
             return;
         }
+        let ran = job.ran_for(self.desk.store.now());
+        if job.status.is_terminal() {
+            bar.set_style(style("{prefix} {ran:>7}  {wide_msg}", ran, false));
+            bar.disable_steady_tick();
+            bar.abandon_with_message(one_line(&ended(job)));
+            return;
+        }
+        let is_running = job.status == Status::Working;
         let progress = job.progress.as_ref();
-        if let Some((progress, total)) = progress.and_then(|now| now.total.map(|total| (now.progress, total)))
-        {
-            bar.set_style(style("{prefix} [{bar:24}] {elapsed} {msg}"));
-            bar.set_position((BAR_STEPS as f64 * (progress / total).clamp(0.0, 1.0)) as u64);
+        let total =
+            progress.and_then(|now| now.total.filter(|total| *total > 0.0).map(|total| now.progress / total));
+        match total {
+            Some(part) => {
+                bar.set_style(style("{prefix} {ran:>7} [{bar:14}] {wide_msg}", ran, is_running));
+                bar.set_position((BAR_STEPS as f64 * part.clamp(0.0, 1.0)) as u64);
+            }
+            None => bar.set_style(style("{prefix} {ran:>7} {spinner} {wide_msg}", ran, is_running)),
         }
         let about = progress.map_or_else(|| status_name(job).to_owned(), progressed);
-        bar.set_message(job.message.clone().unwrap_or(about));
+        bar.set_message(one_line(job.message.as_deref().unwrap_or(&about)));
     }
 
     /// Says, once, that there is nothing to see yet.
     fn invite(&mut self, handles: &[Handle]) {
-        if handles.is_empty() && self.seen.is_empty() && !self.invited && self.bars.is_some() {
+        if handles.is_empty() && self.bar_of.is_empty() && !self.invited && self.bars.is_some() {
             eprintln!("No jobs are running. Waiting for one; Ctrl-C ends this.");
         }
         self.invited = true;
     }
 }
 
-fn new_bar(job: &Job) -> ProgressBar {
-    let bar = ProgressBar::new(BAR_STEPS).with_prefix(format!("{} {}", job.handle, job.tool));
-    bar.set_style(style("{prefix} {spinner} {elapsed} {msg}"));
+fn add_bar(bars: &MultiProgress, job: &Job) -> ProgressBar {
+    let handle = job.handle.to_string();
+    let is_wide = terminal::width().is_some_and(|width| width >= WIDE);
+    let handle = if is_wide { handle } else { shortened(&handle, HANDLE_COLUMNS) };
+    let tool = shortened(&one_line(&job.tool), TOOL_COLUMNS);
+    let bar = ProgressBar::new(BAR_STEPS).with_prefix(format!("{handle} {tool:TOOL_COLUMNS$}"));
+    let bar = bars.add(bar);
+    // Only now: alone it would tick into the rows of the others.
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the templates here are well formed").progress_chars("=> ")
+/// How a row looks; `{ran}` is the time that the job itself has run, and goes on if it `is_running`.
+fn style(template: &str, ran: Duration, is_running: bool) -> ProgressStyle {
+    let drawn = Instant::now();
+    let ran = move |_: &ProgressState, row: &mut dyn std::fmt::Write| {
+        let since = if is_running { drawn.elapsed() } else { Duration::ZERO };
+        let _ = row.write_str(&seconds(ran + since));
+    };
+    let style = ProgressStyle::with_template(template).expect("the templates here are well formed");
+    style.progress_chars("=> ").with_key("ran", ran)
 }

@@ -111,7 +111,8 @@ impl Engine {
     /// Runs a call while the caller waits, at most for `budget`; what is not done by then goes on as a job.
     /// Without a budget the caller waits as long as it takes.
     ///
-    /// `cancel` stops a call that is still being waited for; `on_progress` sees what the tool reports until then.
+    /// `cancel` stops a call that is still being waited for; `hand_off` makes it a job before its budget is used up;
+    /// `on_progress` sees what the tool reports until then.
     ///
     /// If the job cannot be written down there is no handle: the caller then waits as if there were no budget.
     pub async fn call(
@@ -120,6 +121,7 @@ impl Engine {
         policy: Policy,
         budget: Option<Duration>,
         cancel: &CancellationToken,
+        hand_off: &CancellationToken,
         mut on_progress: impl FnMut(Progress),
     ) -> Called {
         if let Some(job) = self.joined_here(&call).await {
@@ -129,7 +131,7 @@ impl Engine {
         let mut run = self.begin(&new);
         let mut attempts = 1;
         let mut latest = None;
-        let mut hand_off = budget.map(|budget| Box::pin(tokio::time::sleep(budget)));
+        let mut hand_off = Some(Box::pin(used_up(budget, hand_off.clone())));
         loop {
             tokio::select! {
                 biased;
@@ -273,9 +275,17 @@ fn interrupted(reason: &str) -> Failure {
     Failure { kind: FailureKind::Interrupted, message, error: None }
 }
 
-async fn until(timer: Option<&mut std::pin::Pin<Box<tokio::time::Sleep>>>) {
-    match timer {
-        Some(timer) => timer.await,
+/// Resolves when a call is no longer to be waited for.
+async fn used_up(budget: Option<Duration>, hand_off: CancellationToken) {
+    tokio::select! {
+        () = hand_off.cancelled() => {}
+        () = tokio::time::sleep(budget.unwrap_or_default()), if budget.is_some() => {}
+    }
+}
+
+async fn until(end: Option<&mut std::pin::Pin<Box<impl Future<Output = ()>>>>) {
+    match end {
+        Some(end) => end.await,
         None => std::future::pending().await,
     }
 }

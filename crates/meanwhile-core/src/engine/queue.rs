@@ -81,9 +81,8 @@ impl Engine {
     /// The jobs of this process that wait for their turn, or are held.
     pub(super) async fn waiting(&self) -> Result<Vec<Job>, StoreError> {
         let statuses = vec![Status::Queued, Status::Paused];
-        let mut jobs = self.store.list(&Query { statuses, limit: LIST_MAX, ..Query::default() }).await?;
-        jobs.retain(|job| job.lease.as_ref().is_some_and(|lease| lease.peer == self.settings.peer));
-        Ok(jobs)
+        let peer = Some(self.settings.peer.clone());
+        self.store.list(&Query { peer, statuses, limit: LIST_MAX, ..Query::default() }).await
     }
 
     pub(super) async fn cancel_waiting(&self) {

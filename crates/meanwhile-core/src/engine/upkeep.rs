@@ -1,59 +1,124 @@
-//! What has to be done now and then while this process answers for jobs: renew its leases, settle what dead peers left,
-//! let results go whose time is over.
+//! What has to be done now and then: renew the leases of this process, settle what dead peers left, and let results go whose
+//! time is over. While no job of the store is unfinished there is nothing to do, and nothing wakes up for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Engine;
 use crate::artifact::Artifacts;
-use crate::job::Status;
+use crate::job::{Job, Status};
 use crate::machine::Op;
-use crate::store::{Store, StoreError};
+use crate::store::{Query, Store, StoreError};
 
 const BATCH: usize = 100;
 
+/// How long a job that a dead peer left, and that may be run again, is kept for a peer that has its server. After that
+/// anyone settles it as interrupted.
+const ADOPTION: Duration = Duration::from_secs(10 * 60);
+
+/// When to look again.
+enum Next {
+    After(Duration),
+    AtAnyChange,
+}
+
 impl Engine {
-    /// Starts the upkeep with the first job. It ends with the engine.
-    pub(super) fn keep_up(self: &Arc<Self>) {
+    /// Starts the upkeep, once; it ends with the engine. The first job does it, and so does a process that is to take up what
+    /// others left.
+    pub fn keep_up(self: &Arc<Self>) {
         if self.upkeep.set(()).is_err() {
             return;
         }
-        let pause = self.settings.lease / 3;
+        let changes = self.store.changes().clone();
         let engine = Arc::downgrade(self);
         tokio::spawn(async move {
-            while let Some(engine) = engine.upgrade() {
-                if let Err(error) = engine.renew().await {
-                    tracing::warn!(%error, "leases were not renewed; it is tried again");
-                }
-                if let Err(error) = sweep(&*engine.store, &engine.artifacts).await {
-                    tracing::warn!(%error, "upkeep of the job store failed; it is tried again");
-                }
+            loop {
+                // Subscribed before the look, so that nothing falls between.
+                let mut change = changes.of_any();
+                let Some(engine) = engine.upgrade() else { break };
+                let next = engine.look_around().await;
                 drop(engine);
-                tokio::time::sleep(pause).await;
+                match next {
+                    Next::After(pause) => tokio::time::sleep(pause).await,
+                    Next::AtAnyChange => change.changed().await,
+                }
             }
         });
     }
 
-    /// Renews the leases of this peer, also of what is only held.
-    async fn renew(self: &Arc<Self>) -> Result<(), StoreError> {
+    async fn look_around(self: &Arc<Self>) -> Next {
+        let soon = self.settings.lease / 3;
+        match self.look_after_all().await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!(%error, "upkeep of the job store failed; it is tried again");
+                Next::After(soon)
+            }
+        }
+    }
+
+    async fn look_after_all(self: &Arc<Self>) -> Result<Next, StoreError> {
+        let answers_for_jobs = self.renew().await?;
+        let left = settle(&*self.store, |job| self.executor.serves(job)).await?;
+        self.take_up(left).await?;
+        expire(&*self.store, &self.artifacts).await?;
+        if answers_for_jobs || !self.is_idle() {
+            return Ok(Next::After(self.settings.lease / 3));
+        }
+        let statuses = vec![Status::Queued, Status::Paused, Status::Working];
+        let unfinished = self.store.list(&Query { statuses, limit: 1, ..Query::default() }).await?;
+        Ok(if unfinished.is_empty() { Next::AtAnyChange } else { Next::After(self.settings.lease) })
+    }
+
+    /// Renews the leases of this peer, also of what is only held. Returns whether there are any.
+    async fn renew(self: &Arc<Self>) -> Result<bool, StoreError> {
         let waiting = self.waiting().await?;
         if self.is_idle() && waiting.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.store.renew(&self.settings.peer, self.settings.lease).await?;
         if waiting.iter().any(|job| job.status == Status::Queued) {
             // Another process may have let it go, and only this one can run it.
             self.dispatch();
         }
+        Ok(true)
+    }
+
+    /// Goes on with what dead peers left, as far as slots are free; the rest has its turn at a later look.
+    async fn take_up(self: &Arc<Self>, left: Vec<Job>) -> Result<(), StoreError> {
+        for job in left {
+            let Some(slot) = self.free_slot() else { break };
+            if let Some((job, run)) = self.claim(job.handle).await? {
+                tracing::info!(handle = %job.handle, tool = job.tool, "took up a job that another process left");
+                self.look_after(&job, None, run, Some(slot));
+            }
+        }
         Ok(())
     }
 }
 
-/// Settles jobs whose peer is gone, and lets results go whose time to live is over.
+/// Settles jobs whose peer is gone, and lets results go whose time to live is over. For a process that runs no jobs itself.
 ///
 /// # Errors
 /// If the store fails; what was done until then stays done.
 pub async fn sweep(store: &dyn Store, artifacts: &Artifacts) -> Result<(), StoreError> {
+    settle(store, |_| false).await?;
+    expire(store, artifacts).await
+}
+
+/// Settles jobs whose peer is gone, and returns those that may be run again and that `serves` takes.
+async fn settle(store: &dyn Store, serves: impl Fn(&Job) -> bool) -> Result<Vec<Job>, StoreError> {
+    let mut left = Vec::new();
     for job in store.abandoned(BATCH).await? {
+        if may_run_again(&job) {
+            if serves(&job) {
+                left.push(job);
+                continue;
+            }
+            if store.now().since(job.updated_at) < ADOPTION {
+                continue;
+            }
+        }
         match store.apply(job.handle, Op::Abandon).await {
             Ok(job) => {
                 tracing::info!(handle = %job.handle, tool = job.tool, "settled a job whose process is gone")
@@ -63,6 +128,19 @@ pub async fn sweep(store: &dyn Store, artifacts: &Artifacts) -> Result<(), Store
             Err(error) => return Err(error),
         }
     }
+    Ok(left)
+}
+
+/// Whether an abandoned job could be gone on with: it has never started, or running it a second time is safe.
+fn may_run_again(job: &Job) -> bool {
+    match job.status {
+        Status::Queued => job.cancel_requested_at.is_none(),
+        Status::Working => job.policy.rerun && job.cancel_requested_at.is_none(),
+        _ => false,
+    }
+}
+
+async fn expire(store: &dyn Store, artifacts: &Artifacts) -> Result<(), StoreError> {
     for digest in store.expire(BATCH).await? {
         artifacts.remove(&digest).await;
     }

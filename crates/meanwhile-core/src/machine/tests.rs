@@ -13,13 +13,13 @@ use crate::testing::suite::{json, new_job};
 
 const LEASE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(100);
-const BIRTH: Timestamp = Timestamp(1_700_000_000_000_000);
+const BIRTH: Moment = Moment { wall: Timestamp(1_700_000_000_000_000), steady: Timestamp(5_000_000) };
 
 /// A job, and the log that its operations left.
 struct Life {
     job: Job,
     log: Vec<Entry>,
-    now: Timestamp,
+    now: Moment,
 }
 
 impl Life {
@@ -27,14 +27,15 @@ impl Life {
         let mut new: NewJob = new_job("me", None);
         new.policy = Policy { rerun, timeout: None, ttl: TTL };
         new.lease = LEASE;
-        new.started_at = started.then_some(BIRTH);
-        let (job, _, _, log) = new.into_job(BIRTH);
+        new.started_at = started.then_some(BIRTH.wall);
+        let (job, log) = new.written(BIRTH);
         Life { job, log, now: BIRTH }
     }
 
-    /// Moves the clock, then does the operation; a refusal is returned with the job still there to look at.
-    fn step(&mut self, op: &Op, by_seconds: i64) -> Result<(), Refused> {
-        self.now = Timestamp(self.now.0 + by_seconds * 1_000_000);
+    /// Lets time go by, then does the operation; a refusal is returned with the job still there to look at.
+    fn step(&mut self, op: &Op, seconds: u64) -> Result<(), Refused> {
+        let by = Duration::from_secs(seconds);
+        self.now = Moment { wall: self.now.wall.after(by), steady: self.now.steady.after(by) };
         let entries = apply(&mut self.job, op, self.now)?;
         self.log.extend(entries);
         Ok(())
@@ -71,7 +72,7 @@ fn failure(kind: FailureKind) -> Failure {
 }
 
 /// Everything that can be done to a job, by name.
-const DRAFTS: [Draft; 15] = [
+const DRAFTS: [Draft; 17] = [
     Draft { name: "claim", make: |_| claim_by("one") },
     Draft { name: "claim", make: |_| claim_by("two") },
     Draft { name: "progress", make: |attempt| Op::Progress { attempt, progress: Progress::default() } },
@@ -93,25 +94,34 @@ const DRAFTS: [Draft; 15] = [
     Draft { name: "cancel", make: |_| Op::Cancel { by: Actor::User } },
     Draft { name: "pause", make: |_| Op::Pause { by: Actor::Agent } },
     Draft { name: "resume", make: |_| Op::Resume { by: Actor::Agent } },
+    Draft { name: "join", make: |_| Op::Join },
+    Draft { name: "announce", make: |_| Op::Announce },
     Draft { name: "collect", make: |_| Op::Collect { by: Actor::Agent } },
     Draft { name: "note", make: |_| Op::Note { by: Actor::System, message: "noted".to_owned() } },
     Draft { name: "expire", make: |_| Op::Expire },
 ];
 
-/// One step of a random life. Ops on the current attempt are the rule, stale and future ones the exception; the clock
-/// mostly creeps, now and then outlives a lease or a result, and sometimes jumps back.
+/// One step of a random life. Ops on the current attempt are the rule, stale and future ones the exception; time mostly
+/// creeps, and now and then outlives a lease or a result; the wall clock sometimes jumps.
 #[derive(Debug, Clone)]
 struct Move {
     draft: Draft,
     off_by: i64,
-    seconds: i64,
+    seconds: u64,
+    jump: i64,
 }
 
 fn a_move() -> impl Strategy<Value = Move> {
     let draft = any::<Index>().prop_map(|index| index.get(&DRAFTS).clone());
     let off_by = prop_oneof![8 => Just(0), 1 => Just(-1), 1 => Just(1)];
-    let seconds = prop_oneof![6 => 0..10i64, 2 => 29..32i64, 1 => 100..200i64, 1 => -200..0i64];
-    (draft, off_by, seconds).prop_map(|(draft, off_by, seconds)| Move { draft, off_by, seconds })
+    let seconds = prop_oneof![6 => 0..10u64, 2 => 29..32u64, 1 => 100..200u64];
+    let jump = prop_oneof![9 => Just(0), 1 => -200..0i64, 1 => -86_400..86_400i64];
+    (draft, off_by, seconds, jump).prop_map(|(draft, off_by, seconds, jump)| Move {
+        draft,
+        off_by,
+        seconds,
+        jump,
+    })
 }
 
 fn a_life() -> impl Strategy<Value = (bool, bool, Vec<Move>)> {
@@ -124,7 +134,8 @@ fn play(
     mut check: impl FnMut(&Life, &Job, &Op, &Result<(), Refused>) -> Result<(), TestCaseError>,
 ) -> Result<(), TestCaseError> {
     let mut life = Life::new(rerun, started);
-    for Move { draft, off_by, seconds } in moves {
+    for Move { draft, off_by, seconds, jump } in moves {
+        life.now.wall.0 += jump * 1_000_000;
         let op = (draft.make)(life.job.attempt.saturating_add_signed(off_by));
         let before = life.job.clone();
         let said = life.step(&op, seconds);
@@ -264,7 +275,7 @@ proptest! {
     #[test]
     fn a_live_lease_protects_the_job_from_other_peers(life in a_life()) {
         play(life, |life, before, op, said| {
-            let Some(lease) = before.lease.as_ref().filter(|lease| lease.until > life.now) else { return Ok(()) };
+            let Some(lease) = before.lease.as_ref().filter(|lease| !lease.is_over(life.now)) else { return Ok(()) };
             match op {
                 Op::Abandon => prop_assert!(said.is_err()),
                 Op::Claim { peer, .. } if *peer != lease.peer => prop_assert!(said.is_err()),
@@ -275,10 +286,36 @@ proptest! {
     }
 
     #[test]
+    fn a_result_is_announced_once_and_only_while_it_is_outstanding(life in a_life()) {
+        play(life, |life, before, op, said| {
+            if matches!(op, Op::Announce) {
+                prop_assert_eq!(said.is_ok(), before.announced_at.is_some() || before.is_outstanding());
+                let is_first = said.is_ok() && before.announced_at.is_none();
+                prop_assert_eq!(life.job.events, before.events + u32::from(is_first));
+                prop_assert!(said.is_err() || life.job.announced_at.is_some());
+            } else {
+                prop_assert_eq!(life.job.announced_at, before.announced_at);
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn a_job_is_joined_until_its_result_expires(life in a_life()) {
+        play(life, |life, before, op, said| {
+            if matches!(op, Op::Join) {
+                prop_assert_eq!(said.is_ok(), before.expired_at.is_none());
+                prop_assert_eq!(life.job.status, before.status);
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
     fn nothing_expires_before_its_time(life in a_life()) {
         play(life, |life, before, _, _| {
             if before.expired_at.is_none() && life.job.expired_at.is_some() {
-                prop_assert!(before.expires_at.is_some_and(|at| at <= life.now));
+                prop_assert!(before.expires_at.is_some_and(|at| at <= life.now.wall));
             }
             prop_assert!(before.expired_at.is_none() || life.job.expired_at == before.expired_at);
             Ok(())
@@ -290,10 +327,27 @@ proptest! {
         let mut last = None;
         play(life, |life, _, _, _| { last = Some((life.job.clone(), life.now)); Ok(()) })?;
         let Some((mut job, now)) = last else { return Ok(()) };
-        let later = now.max(job.lease.as_ref().map_or(now, |lease| lease.until));
+        let steady = job.lease.as_ref().map_or(now.steady, |lease| lease.until.max(now.steady));
+        let later = Moment { steady, ..now };
         let settled = apply(&mut job, &Op::Abandon, later);
         prop_assert!(job.status.is_terminal(), "{:?}", settled);
     }
+}
+
+#[test]
+fn a_lease_goes_by_the_steady_clock_alone() {
+    for day in [-86_400_000_000, 86_400_000_000] {
+        let mut life = Life::new(false, true);
+        life.now.wall.0 += day;
+        assert!(life.step(&Op::Abandon, 29).is_err(), "a live lease protects");
+        assert!(life.step(&Op::Abandon, 1).is_ok(), "a dead one does not");
+    }
+}
+
+#[test]
+fn no_lease_outlasts_the_bound() {
+    let lease = Lease::new("one".to_owned(), Duration::MAX, BIRTH);
+    assert_eq!(lease.until, BIRTH.steady.after(Lease::MAX));
 }
 
 #[test]
@@ -329,10 +383,12 @@ const DIAGRAM: &str = "
     queued    pause    paused
     queued    cancel   cancelled
     queued    abandon  failed
+    queued    join     queued
     queued    note     queued
     paused    resume   queued
     paused    cancel   cancelled
     paused    abandon  failed
+    paused    join     paused
     paused    note     paused
     working   claim    working
     working   progress working
@@ -340,15 +396,22 @@ const DIAGRAM: &str = "
     working   lose     queued failed cancelled
     working   abandon  failed cancelled
     working   cancel   working
+    working   join     working
     working   note     working
     completed collect  completed
     completed expire   completed
+    completed join     completed
+    completed announce completed
     completed note     completed
     failed    collect  failed
     failed    expire   failed
+    failed    join     failed
+    failed    announce failed
     failed    note     failed
     cancelled collect  cancelled
     cancelled expire   cancelled
+    cancelled join     cancelled
+    cancelled announce cancelled
     cancelled note     cancelled
 ";
 
@@ -367,9 +430,10 @@ fn drawn() -> BTreeSet<Transition> {
 /// What tells two jobs apart for the machine, once times are reduced to whether they are over.
 fn essence(life: &Life) -> String {
     let job = &life.job;
-    let marks = (job.cancel_requested_at.is_some(), job.collected_at.is_some(), job.expired_at.is_some());
-    let lease = job.lease.as_ref().map(|lease| (lease.peer.clone(), lease.until <= life.now));
-    let due = job.expires_at.map(|at| at <= life.now);
+    let marks = [job.cancel_requested_at, job.announced_at, job.collected_at, job.expired_at];
+    let marks = marks.map(|at| at.is_some());
+    let lease = job.lease.as_ref().map(|lease| (lease.peer.clone(), lease.is_over(life.now)));
+    let due = job.expires_at.map(|at| at <= life.now.wall);
     format!("{:?} {} {} {marks:?} {lease:?} {due:?}", job.status, job.policy.rerun, job.attempt)
 }
 

@@ -1,23 +1,26 @@
 //! A store in memory: what the suite was written against, and what engine tests run on.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::Json;
 use crate::changes::Changes;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Moment, Timestamp};
 use crate::event::Event;
 use crate::handle::Handle;
-use crate::job::{Job, Lease, Peer, Status};
+use crate::history::{Durations, lesson};
+use crate::job::{Call, Job, Lease, Peer, Status};
 use crate::machine::{self, Entry, Op, Outcome};
-use crate::store::{Created, LIST_MAX, NewJob, Query, Store, StoreError};
+use crate::store::{Created, LIST_MAX, NewJob, Query, Store, StoreError, TOMBSTONE};
 
 struct Row {
     seq: u64,
     job: Job,
     request: Option<Json>,
     join_key: Option<String>,
+    retry_key: Option<String>,
     answer: Option<Json>,
     events: Vec<Event>,
 }
@@ -29,52 +32,91 @@ impl Row {
             self.events.push(Event { seq, at: now, actor, kind });
         }
     }
+
+    fn apply(&mut self, op: &Op, now: Moment) -> Result<(), StoreError> {
+        let entries = machine::apply(&mut self.job, op, now)?;
+        self.append(entries, now.wall);
+        if let Op::Finish { outcome: Outcome::Completed(answer), .. } = op {
+            self.answer = Some(answer.clone());
+        }
+        if self.job.expired_at.is_some() {
+            self.answer = None;
+            self.request = None;
+        }
+        Ok(())
+    }
 }
 
 /// Jobs in a map. It forgets everything when it is dropped.
 pub struct MemoryStore {
     rows: Mutex<HashMap<Handle, Row>>,
+    history: Mutex<HashMap<(String, String), Durations>>,
+    created: AtomicU64,
     changes: Arc<Changes>,
     clock: Arc<dyn Clock>,
-    broken: std::sync::atomic::AtomicBool,
+    broken: AtomicBool,
+    looks: AtomicUsize,
 }
 
 impl MemoryStore {
     /// An empty store that goes by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> MemoryStore {
-        MemoryStore { rows: Mutex::default(), changes: Arc::default(), clock, broken: false.into() }
+        MemoryStore {
+            rows: Mutex::default(),
+            history: Mutex::default(),
+            created: 0.into(),
+            changes: Arc::default(),
+            clock,
+            broken: false.into(),
+            looks: 0.into(),
+        }
+    }
+
+    /// How often it was looked for abandoned jobs.
+    pub fn looks(&self) -> usize {
+        self.looks.load(Ordering::SeqCst)
     }
 
     /// From now on every write fails, or no longer.
     pub fn set_broken(&self, broken: bool) {
-        self.broken.store(broken, std::sync::atomic::Ordering::SeqCst);
+        self.broken.store(broken, Ordering::SeqCst);
     }
 
-    fn rows(&self) -> std::sync::MutexGuard<'_, HashMap<Handle, Row>> {
+    fn rows(&self) -> MutexGuard<'_, HashMap<Handle, Row>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writable(&self) -> Result<(), StoreError> {
-        if self.broken.load(std::sync::atomic::Ordering::SeqCst) {
+        if self.broken.load(Ordering::SeqCst) {
             return Err(StoreError::Failed { place: "memory".into(), reason: "told to be broken".into() });
         }
         Ok(())
     }
 
+    fn history(&self) -> MutexGuard<'_, HashMap<(String, String), Durations>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn apply_now(&self, handle: Handle, op: &Op) -> Result<Job, StoreError> {
-        let now = self.clock.now();
         let mut rows = self.rows();
         let row = rows.get_mut(&handle).ok_or(StoreError::NotFound(handle))?;
-        let entries = machine::apply(&mut row.job, op, now)?;
-        row.append(entries, now);
-        if let Op::Finish { outcome: Outcome::Completed(answer), .. } = op {
-            row.answer = Some(answer.clone());
+        row.apply(op, self.clock.moment())?;
+        let job = row.job.clone();
+        if let Some(took) = lesson(op, &job) {
+            let tool = (job.server.clone(), job.tool.clone());
+            self.history().entry(tool).or_default().record(took);
         }
-        if row.job.expired_at.is_some() {
-            row.answer = None;
-            row.request = None;
+        Ok(job)
+    }
+
+    fn forget(&self, limit: usize) {
+        let before = self.clock.now().before(TOMBSTONE);
+        let mut old = self.matching(|job| job.expired_at.is_some_and(|at| at <= before));
+        old.truncate(limit);
+        for job in old {
+            self.rows().remove(&job.handle);
+            self.changes.publish(job.handle);
         }
-        Ok(row.job.clone())
     }
 
     fn matching(&self, wanted: impl Fn(&Job) -> bool) -> Vec<Job> {
@@ -85,33 +127,74 @@ impl MemoryStore {
     }
 }
 
+fn is_held_by(job: &Job, peer: &Peer) -> bool {
+    job.lease.as_ref().is_some_and(|lease| lease.peer == *peer)
+}
+
+fn joinable(
+    rows: &HashMap<Handle, Row>,
+    scope: &str,
+    join_key: Option<&str>,
+    retry_key: Option<&str>,
+) -> Option<Handle> {
+    let same = |row: &&Row| {
+        row.job.scope == scope
+            && !row.job.status.is_terminal()
+            && join_key.is_some()
+            && row.join_key.as_deref() == join_key
+    };
+    let retried = |row: &&Row| {
+        row.job.scope == scope
+            && row.job.expired_at.is_none()
+            && retry_key.is_some()
+            && row.retry_key.as_deref() == retry_key
+    };
+    let first = rows.values().filter(same).min_by_key(|row| row.seq);
+    first.or_else(|| rows.values().filter(retried).max_by_key(|row| row.seq)).map(|row| row.job.handle)
+}
+
 #[async_trait::async_trait]
 impl Store for MemoryStore {
     async fn create(&self, new: NewJob) -> Result<Created, StoreError> {
         self.writable()?;
-        let now = self.clock.now();
+        let now = self.clock.moment();
         let mut rows = self.rows();
-        if let Some(key) = new.call.join_key.as_ref().filter(|_| new.joins) {
-            let same = |row: &&mut Row| {
-                row.join_key.as_ref() == Some(key)
-                    && row.job.scope == new.call.scope
-                    && !row.job.status.is_terminal()
-            };
-            if let Some(first) = rows.values_mut().filter(same).min_by_key(|row| row.seq) {
-                first.append(vec![(crate::Actor::Agent, crate::EventKind::Joined)], now);
-                first.job.events += 1;
-                return Ok(Created::Joined(first.job.clone()));
-            }
+        let Call { scope, join_key, retry_key, .. } = &new.call;
+        let first = joinable(&rows, scope, join_key.as_deref(), retry_key.as_deref()).filter(|_| new.joins);
+        if let Some(row) = first.and_then(|handle| rows.get_mut(&handle)) {
+            row.apply(&Op::Join, now)?;
+            let job = row.job.clone();
+            drop(rows);
+            self.changes.publish(job.handle);
+            return Ok(Created::Joined(job));
         }
-        let seq = rows.len() as u64;
-        let (job, request, join_key, entries) = new.into_job(now);
-        let mut row =
-            Row { seq, job: job.clone(), request: Some(request), join_key, answer: None, events: vec![] };
-        row.append(entries, now);
+        let (job, entries) = new.written(now);
+        let Call { request, join_key, retry_key, .. } = new.call;
+        let mut row = Row {
+            seq: self.created.fetch_add(1, Ordering::SeqCst),
+            job: job.clone(),
+            request: Some(request),
+            join_key,
+            retry_key,
+            answer: None,
+            events: vec![],
+        };
+        row.append(entries, now.wall);
         rows.insert(job.handle, row);
         drop(rows);
         self.changes.publish(job.handle);
         Ok(Created::New(job))
+    }
+
+    async fn joinable(
+        &self,
+        scope: &str,
+        join_key: Option<&str>,
+        retry_key: Option<&str>,
+    ) -> Result<Option<Job>, StoreError> {
+        let rows = self.rows();
+        let handle = joinable(&rows, scope, join_key, retry_key);
+        Ok(handle.and_then(|handle| rows.get(&handle)).map(|row| row.job.clone()))
     }
 
     async fn apply(&self, handle: Handle, op: Op) -> Result<Job, StoreError> {
@@ -123,10 +206,10 @@ impl Store for MemoryStore {
 
     async fn renew(&self, peer: &Peer, lease: Duration) -> Result<(), StoreError> {
         self.writable()?;
-        let until = self.clock.now().after(lease);
+        let now = self.clock.moment();
         for row in self.rows().values_mut() {
-            if row.job.lease.as_ref().is_some_and(|held| held.peer == *peer) {
-                row.job.lease = Some(Lease { peer: peer.clone(), until });
+            if is_held_by(&row.job, peer) {
+                row.job.lease = Some(Lease::new(peer.clone(), lease, now));
             }
         }
         Ok(())
@@ -148,11 +231,12 @@ impl Store for MemoryStore {
         let mut jobs = self.matching(|job| {
             query.scope.as_ref().is_none_or(|scope| job.scope == *scope)
                 && (query.statuses.is_empty() || query.statuses.contains(&job.status))
+                && query.peer.as_ref().is_none_or(|peer| is_held_by(job, peer))
+                && (!(query.uncollected_only || query.unannounced_only) || job.is_outstanding())
+                && (!query.unannounced_only || job.announced_at.is_none())
         });
         if query.uncollected_first {
-            jobs.sort_by_key(|job| {
-                !(job.status.is_terminal() && job.collected_at.is_none() && job.expired_at.is_none())
-            });
+            jobs.sort_by_key(|job| !job.is_outstanding());
         }
         jobs.truncate(query.limit.min(LIST_MAX));
         Ok(jobs)
@@ -177,15 +261,16 @@ impl Store for MemoryStore {
     }
 
     async fn abandoned(&self, limit: usize) -> Result<Vec<Job>, StoreError> {
-        let now = self.clock.now();
-        let mut jobs = self.matching(|job| job.lease.as_ref().is_some_and(|lease| lease.until <= now));
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let now = self.clock.moment();
+        let mut jobs = self.matching(|job| job.lease.as_ref().is_some_and(|lease| lease.is_over(now)));
         jobs.truncate(limit);
         Ok(jobs)
     }
 
     async fn next_queued(&self, peer: &Peer) -> Result<Option<Handle>, StoreError> {
-        let held = |job: &Job| job.lease.as_ref().is_some_and(|lease| lease.peer == *peer);
-        Ok(self.matching(|job| job.status == Status::Queued && held(job)).last().map(|job| job.handle))
+        let waits = |job: &Job| job.status == Status::Queued && is_held_by(job, peer);
+        Ok(self.matching(waits).last().map(|job| job.handle))
     }
 
     async fn expire(&self, limit: usize) -> Result<Vec<String>, StoreError> {
@@ -197,14 +282,26 @@ impl Store for MemoryStore {
         for job in &jobs {
             self.apply(job.handle, Op::Expire).await?;
         }
-        let gone = jobs.into_iter().filter_map(|job| job.answer?.artifact);
+        self.forget(limit);
+        // Each digest once, whoever shared it.
+        let gone: BTreeSet<String> = jobs.into_iter().filter_map(|job| job.answer?.artifact).collect();
         let kept = |digest: &String| {
             let holds = |row: &Row| {
                 row.job.answer.as_ref().is_some_and(|info| info.artifact.as_ref() == Some(digest))
             };
             self.rows().values().any(holds)
         };
-        Ok(gone.filter(|digest| !kept(digest)).collect())
+        Ok(gone.into_iter().filter(|digest| !kept(digest)).collect())
+    }
+
+    async fn durations(&self, server: &str, tool: &str) -> Result<Durations, StoreError> {
+        Ok(self.history().get(&(server.to_owned(), tool.to_owned())).cloned().unwrap_or_default())
+    }
+
+    async fn learn(&self, server: &str, tool: &str, durations: &Durations) -> Result<(), StoreError> {
+        self.writable()?;
+        self.history().entry((server.to_owned(), tool.to_owned())).or_default().merge(durations);
+        Ok(())
     }
 
     fn now(&self) -> Timestamp {

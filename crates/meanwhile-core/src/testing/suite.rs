@@ -4,6 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a promise that is not kept is to fail its test")]
 
+mod expiry;
+mod joins;
+mod learning;
+mod leases;
+mod ledger;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +21,12 @@ use crate::handle::Handle;
 use crate::job::{AnswerInfo, Call, Failure, FailureKind, Policy, Progress, Status};
 use crate::machine::{Op, Outcome, PROGRESS_EVENTS_MAX, Refused};
 use crate::store::{Created, NewJob, Query, Store, StoreError};
+
+pub use self::expiry::*;
+pub use self::joins::*;
+pub use self::learning::*;
+pub use self::leases::*;
+pub use self::ledger::*;
 
 const LEASE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(3600);
@@ -34,6 +46,8 @@ pub fn new_job(scope: &str, join_key: Option<&str>) -> NewJob {
             tool: "render".to_owned(),
             request: json(r#"{"name": "render", "n": 1.0}"#),
             join_key: join_key.map(str::to_owned),
+            retry_key: None,
+            conversation: None,
         },
         policy: Policy { rerun: false, timeout: Some(Duration::from_secs(5)), ttl: TTL },
         peer: "one".to_owned(),
@@ -71,7 +85,7 @@ pub async fn a_job_is_read_back_as_it_was_written(store: Arc<dyn Store>, clock: 
     assert_eq!((job.scope.as_str(), job.server.as_str(), job.tool.as_str()), ("me", "files", "render"));
     assert_eq!(job.policy, new.policy);
     assert_eq!(job.created_at, clock.now());
-    assert_eq!(job.lease.unwrap().until, clock.now().after(LEASE));
+    assert_eq!(job.lease.unwrap().until, clock.steady().after(LEASE));
     let request = store.request(handle).await.unwrap().unwrap();
     assert_eq!(request.get(), new.call.request.get(), "the request is kept word for word");
     assert!(store.job(Handle::random()).await.unwrap().is_none());
@@ -131,90 +145,6 @@ pub async fn a_failure_is_kept_with_its_error(store: Arc<dyn Store>, _clock: Man
     assert_eq!(failure.error.unwrap().get(), r#"{"code":-32099,"message":"no","data":{"x":1.0}}"#);
 }
 
-/// An unfinished job with the same key is joined; another scope, a missing key and an ended job are not.
-pub async fn a_repeat_joins_while_the_first_is_unfinished(store: Arc<dyn Store>, _clock: ManualClock) {
-    let first = create(&*store, new_job("me", Some("k"))).await;
-    let Created::Joined(job) = store.create(new_job("me", Some("k"))).await.unwrap() else {
-        panic!("did not join")
-    };
-    assert_eq!(job.handle, first);
-    create(&*store, new_job("you", Some("k"))).await;
-    create(&*store, new_job("me", Some("other"))).await;
-    create(&*store, new_job("me", None)).await;
-    create(&*store, new_job("me", None)).await;
-    let attempt = claim(&*store, first, "one").await.unwrap();
-    assert!(matches!(store.create(new_job("me", Some("k"))).await.unwrap(), Created::Joined(_)));
-    let mut running = new_job("me", Some("k"));
-    running.started_at = Some(store.now());
-    running.joins = false;
-    create(&*store, running).await;
-    let Created::Joined(job) = store.create(new_job("me", Some("k"))).await.unwrap() else {
-        panic!("did not join")
-    };
-    assert_eq!(job.handle, first, "the oldest is joined");
-    store.apply(first, completed(attempt, "1")).await.unwrap();
-    assert!(matches!(store.create(new_job("me", Some("k"))).await.unwrap(), Created::Joined(_)));
-    let joined = store.events(first, 0, 100).await.unwrap();
-    assert_eq!(joined.iter().filter(|event| event.kind == EventKind::Joined).count(), 3);
-}
-
-/// Only one peer can claim a job, and only the current attempt can write.
-pub async fn only_the_current_attempt_writes(store: Arc<dyn Store>, clock: ManualClock) {
-    let mut new = new_job("me", None);
-    new.policy.rerun = true;
-    let handle = create(&*store, new).await;
-    let two = claim(&*store, handle, "two").await;
-    assert!(matches!(two, Err(StoreError::Refused(Refused::NotNow(_)))), "the creator still answers for it");
-    let first = claim(&*store, handle, "one").await.unwrap();
-    let two = claim(&*store, handle, "two").await;
-    assert!(matches!(two, Err(StoreError::Refused(Refused::NotNow(_)))), "the lease still holds");
-    clock.advance(LEASE);
-    let second = claim(&*store, handle, "two").await.unwrap();
-    assert!(second > first, "the fence only ever grows");
-    let stale = store.apply(handle, completed(first, "1")).await;
-    assert!(matches!(stale, Err(StoreError::Refused(Refused::Stale { .. }))));
-    assert!(store.answer(handle).await.unwrap().is_none(), "a refused write leaves nothing behind");
-    store.apply(handle, completed(second, "2")).await.unwrap();
-    let again = store.apply(handle, completed(second, "3")).await;
-    assert!(matches!(again, Err(StoreError::Refused(Refused::Ended(Status::Completed)))));
-    assert_eq!(store.answer(handle).await.unwrap().unwrap().get(), "2");
-}
-
-/// Renewal holds a lease; without it the job is found abandoned, and is settled by the rules for safety.
-pub async fn a_lost_lease_is_found_and_settled(store: Arc<dyn Store>, clock: ManualClock) {
-    let handle = create(&*store, new_job("me", None)).await;
-    claim(&*store, handle, "one").await.unwrap();
-    clock.advance(LEASE / 2);
-    store.renew(&"one".to_owned(), LEASE).await.unwrap();
-    store.renew(&"two".to_owned(), LEASE * 9).await.unwrap();
-    clock.advance(LEASE * 3 / 4);
-    assert!(store.abandoned(10).await.unwrap().is_empty(), "it was renewed");
-    assert!(store.apply(handle, Op::Abandon).await.is_err(), "a live lease protects");
-    clock.advance(LEASE);
-    let abandoned = store.abandoned(10).await.unwrap();
-    assert_eq!(abandoned.iter().map(|job| job.handle).collect::<Vec<_>>(), [handle]);
-    let unsafe_rerun = claim(&*store, handle, "two").await;
-    assert!(unsafe_rerun.is_err(), "not known to be safe twice");
-    let job = store.apply(handle, Op::Abandon).await.unwrap();
-    assert_eq!((job.status, job.failure.unwrap().kind), (Status::Failed, FailureKind::Interrupted));
-    assert!(store.abandoned(10).await.unwrap().is_empty());
-}
-
-/// A lost attempt goes back to the queue only where running again is safe.
-pub async fn a_lost_attempt_runs_again_only_where_safe(store: Arc<dyn Store>, _clock: ManualClock) {
-    for (rerun, expected) in [(true, Status::Queued), (false, Status::Failed)] {
-        let mut new = new_job("me", None);
-        new.policy.rerun = rerun;
-        let handle = create(&*store, new).await;
-        let attempt = claim(&*store, handle, "one").await.unwrap();
-        let job = store.apply(handle, Op::Lose { attempt, reason: "it crashed".to_owned() }).await.unwrap();
-        assert_eq!(job.status, expected);
-        if rerun {
-            assert_eq!(claim(&*store, handle, "one").await.unwrap(), attempt + 1);
-        }
-    }
-}
-
 /// Cancel ends what has not begun, and asks what runs.
 pub async fn cancel_ends_a_queued_job_and_asks_a_running_one(store: Arc<dyn Store>, _clock: ManualClock) {
     let queued = create(&*store, new_job("me", None)).await;
@@ -254,68 +184,6 @@ pub async fn the_queue_has_places_and_can_be_paused(store: Arc<dyn Store>, _cloc
     claim(&*store, second, "one").await.unwrap();
     assert_eq!(store.ahead(third).await.unwrap(), 0);
     assert!(store.apply(first, Op::Pause { by: Actor::Agent }).await.is_err());
-}
-
-/// After its time to live a result goes and a tombstone stays.
-pub async fn an_expired_result_leaves_a_tombstone(store: Arc<dyn Store>, clock: ManualClock) {
-    let handle = create(&*store, new_job("me", None)).await;
-    let attempt = claim(&*store, handle, "one").await.unwrap();
-    clock.advance(TTL * 2);
-    store.renew(&"one".to_owned(), LEASE).await.unwrap();
-    assert!(store.expire(10).await.unwrap().is_empty(), "what runs never expires");
-    store.apply(handle, completed(attempt, "1")).await.unwrap();
-    clock.advance(TTL - Duration::from_secs(1));
-    assert!(store.expire(10).await.unwrap().is_empty());
-    clock.advance(Duration::from_secs(1));
-    assert!(
-        store.expire(10).await.unwrap().is_empty(),
-        "the answer was in its row: no artifact is left over"
-    );
-    let job = store.job(handle).await.unwrap().unwrap();
-    assert!(job.expired_at.is_some() && job.answer.is_none());
-    assert!(store.answer(handle).await.unwrap().is_none());
-    assert!(store.request(handle).await.unwrap().is_none());
-}
-
-/// An artifact is left over only when the last job that refers to it has expired.
-pub async fn an_artifact_goes_with_its_last_job(store: Arc<dyn Store>, clock: ManualClock) {
-    let info = || AnswerInfo { bytes: 100_000, artifact: Some("abc".to_owned()) };
-    for ttl in [TTL, TTL * 2] {
-        let mut new = new_job("me", None);
-        new.policy.ttl = ttl;
-        let handle = create(&*store, new).await;
-        let attempt = claim(&*store, handle, "one").await.unwrap();
-        let outcome = Outcome::CompletedIn(info());
-        let job = store.apply(handle, Op::Finish { attempt, outcome }).await.unwrap();
-        assert_eq!(job.answer, Some(info()));
-        assert!(store.answer(handle).await.unwrap().is_none());
-    }
-    clock.advance(TTL);
-    assert!(store.expire(10).await.unwrap().is_empty(), "another job still needs it");
-    clock.advance(TTL);
-    assert_eq!(store.expire(10).await.unwrap(), ["abc"]);
-    assert!(store.expire(10).await.unwrap().is_empty());
-}
-
-/// Lists are by scope and status, the newest first, or what nobody has collected first.
-pub async fn jobs_are_listed_by_scope_and_status(store: Arc<dyn Store>, _clock: ManualClock) {
-    let done = create(&*store, new_job("me", None)).await;
-    let attempt = claim(&*store, done, "one").await.unwrap();
-    store.apply(done, completed(attempt, "1")).await.unwrap();
-    let queued = create(&*store, new_job("me", None)).await;
-    let other = create(&*store, new_job("you", None)).await;
-    let list = async |scope: Option<&str>, statuses: &[Status], limit, uncollected_first| {
-        let scope = scope.map(str::to_owned);
-        let query = Query { scope, statuses: statuses.to_vec(), limit, uncollected_first };
-        store.list(&query).await.unwrap().into_iter().map(|job| job.handle).collect::<Vec<_>>()
-    };
-    assert_eq!(list(None, &[], 10, false).await, [other, queued, done]);
-    assert_eq!(list(Some("me"), &[], 10, false).await, [queued, done]);
-    assert_eq!(list(Some("me"), &[], 10, true).await, [done, queued]);
-    assert_eq!(list(Some("me"), &[Status::Queued, Status::Working], 10, true).await, [queued]);
-    assert_eq!(list(None, &[], 1, false).await, [other]);
-    store.apply(done, Op::Collect { by: Actor::Agent }).await.unwrap();
-    assert_eq!(list(Some("me"), &[], 10, true).await, [queued, done]);
 }
 
 /// Progress beyond the bound is remembered but not logged; the end always is.
@@ -364,14 +232,26 @@ macro_rules! store_suite {
             a_job_lives_from_queue_to_collection
             a_failure_is_kept_with_its_error
             a_repeat_joins_while_the_first_is_unfinished
+            a_retry_joins_also_after_the_end
+            a_repeat_is_preferred_to_a_retry
+            joining_can_be_asked_first_and_done_then
+            a_job_keeps_its_conversation
             only_the_current_attempt_writes
             a_lost_lease_is_found_and_settled
+            a_jump_of_the_wall_clock_breaks_no_lease
             a_lost_attempt_runs_again_only_where_safe
             cancel_ends_a_queued_job_and_asks_a_running_one
             the_queue_has_places_and_can_be_paused
             an_expired_result_leaves_a_tombstone
             an_artifact_goes_with_its_last_job
+            an_artifact_is_left_over_once
+            a_tombstone_is_forgotten_after_its_time
             jobs_are_listed_by_scope_and_status
+            outstanding_results_are_listed_alone
+            a_result_is_announced_once
+            jobs_are_listed_by_their_peer
+            a_completed_job_teaches_how_long_its_tool_takes
+            what_was_learnt_elsewhere_is_added
             the_log_is_bounded_and_keeps_its_ends
             changes_wake_whoever_waits
         }

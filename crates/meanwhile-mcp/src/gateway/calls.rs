@@ -1,18 +1,25 @@
 //! `tools/call`: to one of our tools, or to a tool of the upstream through the engine, in the face it is to have.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use meanwhile_core::job::{Failure, FailureKind};
-use meanwhile_core::{Attempt, Call, Called, Job, Json, Policy, Progress, Status};
-use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use meanwhile_core::{Attempt, Call, Called, Durations, Job, Json, Policy, Progress, Status};
+use tokio::sync::oneshot;
 
+use super::open_call::OpenCall;
+use super::own_tools::OwnTool;
 use super::reply::{ReplyTo, protocol_error, tool_error, tool_result, verbatim};
 use super::{Gateway, InFlight, lock};
-use crate::catalog::{Catalog, Tool, join_key};
-use crate::message::{Answer, Fields, INTERNAL_ERROR, Id, Message};
+use crate::catalog::{Catalog, Tool, join_key, retry_key};
+use crate::clients;
+use crate::economy::inline_budget;
+use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_REQUEST, Id, Message};
 use crate::rules::Face;
 use crate::words;
+
+/// How long a call stays behind what waits for a server that is being started again.
+const PLACE_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Gateway {
     pub(super) async fn call_tool(
@@ -23,17 +30,25 @@ impl Gateway {
         reply: ReplyTo,
     ) {
         let fields = params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
+        if let Some(twice) = fields.as_ref().and_then(Fields::twice) {
+            // We would look at one of the two, and the upstream perhaps at the other.
+            let answer = protocol_error(INVALID_REQUEST, &format!("`params`: `{twice}` is there twice"));
+            return reply.send(id, answer).await;
+        }
         let named = fields.and_then(|fields| fields.read::<String>("name").map(|name| (fields, name)));
         let (fields, name) = match named {
             // A native task of the upstream is between the client and it.
             Some((fields, name)) if fields.get("task").is_none() => (fields, name),
             _ => return self.pass_request(id, "tools/call".to_owned(), params, extra, reply).await,
         };
-        let cancel = CancellationToken::new();
-        lock(&self.in_flight).insert(id.clone(), InFlight::Here(cancel.clone()));
+        let open = Arc::new(OpenCall::new());
+        lock(&self.in_flight).insert(id.clone(), InFlight::Here(open.clone()));
+        let place = self.lane.place().await;
         let gateway = self.clone();
         self.requests.spawn(async move {
-            let answer = gateway.answer_call(fields, &name, &cancel).await;
+            let _landed = open.lands_when_dropped();
+            gateway.comes_to_its_turn(&name, place).await;
+            let answer = gateway.answer_call(fields, &name, &open).await;
             gateway.landed(&id, |request| matches!(request, InFlight::Here(_)));
             if let Some(answer) = answer {
                 reply.send(id, answer).await;
@@ -41,19 +56,34 @@ impl Gateway {
         });
     }
 
-    /// The answer of a call; `None` if it was cancelled, for then there is to be none.
-    async fn answer_call(
-        self: &Arc<Self>,
-        fields: Fields,
-        name: &str,
-        cancel: &CancellationToken,
-    ) -> Option<Answer> {
+    /// A call stays behind what the client has sent before it. One of ours that needs no server need not.
+    async fn comes_to_its_turn(&self, name: &str, place: Option<oneshot::Receiver<()>>) {
+        let Some(place) = place else { return };
+        let known = lock(&self.catalog).catalog.clone();
+        match known {
+            // What stands before it may be `initialize` itself.
+            None => {
+                let _ = place.await;
+            }
+            Some(catalog) if self.own_tool(name, &catalog).is_some() => {}
+            // A server that is being started again may take long, and the call is to become a job meanwhile.
+            Some(_) => {
+                let _ = tokio::time::timeout(PLACE_PATIENCE, place).await;
+            }
+        }
+    }
+
+    /// The answer of a call; `None` if the client has taken it back, for then there is to be none.
+    async fn answer_call(self: &Arc<Self>, fields: Fields, name: &str, open: &OpenCall) -> Option<Answer> {
         let catalog = self.catalog().await;
         if let Some(ours) = self.own_tool(name, &catalog) {
-            return tokio::select! {
-                answer = self.call_own_tool(ours, &fields, &catalog) => Some(answer),
-                () = cancel.cancelled() => None,
+            let answer = tokio::select! {
+                answer = self.call_own_tool(ours, &fields, &catalog) => answer,
+                () = open.cancel.cancelled() => return None,
             };
+            // A list of jobs needs no news of jobs.
+            let has_news = ours != OwnTool::List;
+            return Some(if has_news { self.with_news(answer, &catalog).await } else { answer });
         }
         let tool = catalog
             .get(name)
@@ -63,10 +93,12 @@ impl Gateway {
             Ok(arguments) => arguments,
             Err(why) => return Some(tool_error(&why)),
         };
-        self.run_tool(fields, &tool, &arguments, &catalog, cancel).await
+        let answer = self.run_tool(&fields, &tool, arguments, &catalog, open).await?;
+        Some(self.with_news(answer, &catalog).await)
     }
 
-    fn checked_arguments(&self, fields: &Fields, tool: &Tool) -> Result<Value, String> {
+    /// The arguments as they are written, if they may be sent on.
+    fn checked_arguments<'a>(&self, fields: &'a Fields, tool: &Tool) -> Result<&'a str, String> {
         let text = fields.get("arguments").map_or("{}", |arguments| arguments.get());
         if text.len() > self.settings.max_arguments {
             return Err(format!(
@@ -77,56 +109,115 @@ impl Gateway {
                 self.settings.max_arguments
             ));
         }
-        let arguments: Value = serde_json::from_str(text).map_err(|error| {
-            format!("{}: the arguments cannot be read: {error}; nothing was started", tool.name)
-        })?;
-        tool.check(&arguments).map_err(|why| {
+        tool.check(text).map_err(|why| {
             format!("{}: the arguments do not fit its inputSchema, nothing was started. {why}", tool.name)
         })?;
-        Ok(arguments)
+        Ok(text)
     }
 
     async fn run_tool(
         self: &Arc<Self>,
-        fields: Fields,
+        fields: &Fields,
         tool: &Tool,
-        arguments: &Value,
+        arguments: &str,
         catalog: &Catalog,
-        cancel: &CancellationToken,
+        open: &OpenCall,
     ) -> Option<Answer> {
         let treatment = &tool.treatment;
-        let token =
-            fields.read::<Fields>("_meta").and_then(|meta| meta.get("progressToken").map(ToOwned::to_owned));
+        let meta = fields.read::<Fields>("_meta").unwrap_or_default();
+        let call = self.call(fields, &meta, tool, arguments);
+        if treatment.face != Face::Inline {
+            open.may_become_a_job(&call);
+            if !self.wait_for_hand_off(open, &call).await {
+                return None;
+            }
+        }
+        let policy = Policy { rerun: tool.rerun, timeout: treatment.timeout, ttl: treatment.ttl };
+        let called = match treatment.face {
+            Face::Handle => self.engine.start(call, policy).await,
+            Face::Auto => Ok(match self.joinable(&call).await {
+                Some(job) => Called::Joined(job),
+                None => self.wait_inline(call, policy, Some(self.budget(tool).await), &meta, open).await,
+            }),
+            Face::Inline => Ok(self.wait_inline(call, policy, None, &meta, open).await),
+        };
+        match called {
+            Ok(Called::Ended(attempt)) => ended(attempt),
+            Ok(Called::Started(job)) => {
+                self.has_become_a_job(&job);
+                Some(self.handle_answer(&job, false, catalog).await)
+            }
+            Ok(Called::Joined(job)) => Some(match self.joined(&job, catalog).await {
+                Ok(answer) => answer,
+                Err(wrong) => wrong.answer(&tool.name),
+            }),
+            Err(error) => Some(protocol_error(INTERNAL_ERROR, &format!("{error}; nothing was started"))),
+        }
+        // A client that has given the call up is not answered, whatever became of it.
+        .filter(|_| !open.hand_off.is_cancelled())
+    }
+
+    fn call(&self, fields: &Fields, meta: &Fields, tool: &Tool, arguments: &str) -> Call {
         let launch = &self.settings.launch;
-        let join_key = (treatment.face != Face::Inline).then(|| join_key(launch, &tool.name, arguments));
-        let call = Call {
+        let same = (tool.treatment.face != Face::Inline).then(|| join_key(launch, &tool.name, arguments));
+        let conversation = clients::conversation(meta);
+        let retry_key = clients::call_id(meta)
+            .zip(same.as_deref())
+            .map(|(id, same)| retry_key(same, conversation.as_deref(), &id));
+        Call {
             scope: self.settings.scope.clone(),
             server: launch.name.clone(),
             tool: tool.name.clone(),
             request: fields.to_json(),
-            join_key,
-        };
-        let policy = Policy { rerun: tool.rerun, timeout: treatment.timeout, ttl: treatment.ttl };
-        let budget = (treatment.face == Face::Auto).then_some(treatment.inline_budget);
-        let called = if treatment.face == Face::Handle {
-            match self.engine.start(call, policy).await {
-                Ok(called) => called,
-                Err(error) => {
-                    return Some(protocol_error(INTERNAL_ERROR, &format!("{error}; nothing was started")));
-                }
-            }
-        } else {
-            let forward = |progress: Progress| self.forward_progress(token.as_deref(), &progress);
-            self.engine.call(call, policy, budget, cancel, forward).await
-        };
-        Some(match called {
-            Called::Ended(attempt) => return ended(attempt),
-            Called::Started(job) => self.handle_answer(&job, false, catalog).await,
-            Called::Joined(job) => self.handle_answer(&job, true, catalog).await,
-        })
+            join_key: same.filter(|_| tool.treatment.joins),
+            retry_key,
+            conversation,
+        }
     }
 
-    async fn handle_answer(&self, job: &Job, joined: bool, catalog: &Catalog) -> Answer {
+    /// How long a call of this tool is waited for.
+    async fn budget(&self, tool: &Tool) -> Duration {
+        let patience = *lock(&self.client);
+        let configured = tool.treatment.inline_budget;
+        let budget = if tool.treatment.learns {
+            let judge = |history: &Durations| inline_budget(history, configured, patience.survives());
+            self.history(&tool.name, judge).await
+        } else {
+            configured
+        };
+        // What the client has shown goes before whatever is configured.
+        patience.learned().map_or(budget, |learned| budget.min(learned))
+    }
+
+    async fn wait_inline(
+        self: &Arc<Self>,
+        call: Call,
+        policy: Policy,
+        budget: Option<Duration>,
+        meta: &Fields,
+        open: &OpenCall,
+    ) -> Called {
+        let (tool, began) = (call.tool.clone(), Instant::now());
+        let token = meta.get("progressToken");
+        let forward = |progress: Progress| self.forward_progress(token, &progress);
+        let called = self.engine.call(call, policy, budget, &open.cancel, &open.hand_off, forward).await;
+        if matches!(called, Called::Ended(Attempt::Answered(_))) {
+            self.took(&tool, began.elapsed());
+        }
+        called
+    }
+
+    fn has_become_a_job(self: &Arc<Self>, job: &Job) {
+        self.ledger.use_store();
+        let (gateway, tool) = (self.clone(), job.tool.clone());
+        self.requests.spawn(async move {
+            if let Err(error) = gateway.save_history(&tool).await {
+                tracing::warn!(%error, "how long calls took is not stored");
+            }
+        });
+    }
+
+    pub(super) async fn handle_answer(&self, job: &Job, joined: bool, catalog: &Catalog) -> Answer {
         let ahead = match job.status {
             Status::Queued => self.engine.store().ahead(job.handle).await.unwrap_or(0),
             _ => 0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meanwhile_core::job::{Failure, FailureKind};
-use meanwhile_core::{Attempt, Executor, Json, RunContext};
+use meanwhile_core::{Attempt, Executor, Job, Json, RunContext};
 use serde::Deserialize;
 
 use crate::message::{Answer, Fields, UPSTREAM_GONE, error};
@@ -13,18 +13,28 @@ use crate::upstream::{Reply, Upstream, Waiting};
 /// How long a server that was told to stop may take to answer all the same. By the protocol it says nothing.
 const CONFIRMATION: Duration = Duration::from_millis(500);
 
+/// The words of an error are kept up to this length, in characters; the error itself is kept whole.
+const MESSAGE_CHARS: usize = 2000;
+
 pub(super) struct McpExecutor {
     upstream: Arc<Upstream>,
+    server: String,
+    scope: String,
 }
 
 impl McpExecutor {
-    pub(super) fn new(upstream: Arc<Upstream>) -> McpExecutor {
-        McpExecutor { upstream }
+    pub(super) fn new(upstream: Arc<Upstream>, server: String, scope: String) -> McpExecutor {
+        McpExecutor { upstream, server, scope }
     }
 }
 
 #[async_trait::async_trait]
 impl Executor for McpExecutor {
+    /// The same server, for the same user in the same folder.
+    fn serves(&self, job: &Job) -> bool {
+        job.server == self.server && job.scope == self.scope
+    }
+
     /// `request` is the parameters of the `tools/call`.
     async fn run(self: Arc<Self>, request: Json, context: RunContext) -> Attempt {
         let connected = tokio::select! {
@@ -58,6 +68,7 @@ fn ended(reply: Reply) -> Attempt {
         Reply::Answer(Answer::Error(error), _) => {
             let words = serde_json::from_str(error.get()).map(|Words { message }| message);
             let message = words.unwrap_or_else(|_| "the server gave an error without a message".to_owned());
+            let message = message.chars().take(MESSAGE_CHARS).collect();
             Attempt::Failed(Failure { kind: FailureKind::Error, message, error: Some(error) })
         }
         Reply::Lost(reason) => Attempt::Lost(reason),

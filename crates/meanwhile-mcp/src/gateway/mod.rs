@@ -5,6 +5,10 @@
 
 mod calls;
 mod executor;
+mod history;
+mod lane;
+mod ledger;
+mod open_call;
 mod own_tools;
 mod passing;
 mod poll;
@@ -21,12 +25,18 @@ use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::Settings as EngineSettings;
 use meanwhile_core::{Engine, Store};
 use tokio::io::AsyncRead;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::executor::McpExecutor;
+use self::history::History;
+use self::lane::Lane;
+use self::ledger::Ledger;
+use self::open_call::OpenCall;
 use self::reply::ReplyTo;
 use crate::catalog::Catalog;
+use crate::clients::Patience;
+use crate::economy::EagerPolls;
 use crate::message::{self, Id, Incoming, Malformed, Message};
 use crate::revision::Revision;
 use crate::rules::Rules;
@@ -45,12 +55,14 @@ pub struct Settings {
     pub scope: String,
     /// Faces and limits.
     pub rules: Rules,
-    /// The longest that one poll waits: less than what the client survives.
-    pub wait_max: Duration,
+    /// The longest that one poll waits; `None` is as long as the client survives, and it is never more.
+    pub wait_max: Option<Duration>,
     /// The largest message taken from either side, in bytes.
     pub max_message: usize,
     /// The largest arguments of a call, in bytes.
     pub max_arguments: usize,
+    /// Whether there are jobs of earlier sessions, so that the store is in use from the start.
+    pub resume: bool,
     /// How jobs are run.
     pub engine: EngineSettings,
 }
@@ -62,18 +74,34 @@ pub struct Gateway {
     upstream: Arc<Upstream>,
     down: Outbound,
     revision: Mutex<Option<Revision>>,
-    catalog: Mutex<Option<Arc<Catalog>>>,
-    listing: tokio::sync::Mutex<()>,
+    client: Mutex<Patience>,
+    ledger: Ledger,
+    history: History,
+    eager: Mutex<EagerPolls>,
+    catalog: Mutex<KnownTools>,
+    /// Wakes who waits for the upstream's tools to be known.
+    listed: Notify,
+    lane: Lane,
     in_flight: Mutex<HashMap<Id, InFlight>>,
     asked: Mutex<HashMap<u64, (Arc<Connection>, Id)>>,
     next_asked: AtomicU64,
     requests: TaskTracker,
 }
 
+/// What is known of the upstream's tools.
+#[derive(Default)]
+struct KnownTools {
+    catalog: Option<Arc<Catalog>>,
+    /// The upstream has said that they have changed.
+    stale: bool,
+    /// They are being asked for.
+    asking: bool,
+}
+
 /// A request of the client that has not been answered.
 enum InFlight {
     /// It is handled here.
-    Here(CancellationToken),
+    Here(Arc<OpenCall>),
     /// It was passed on, under this id.
     Passed(Arc<Connection>, u64),
 }
@@ -87,7 +115,9 @@ impl Gateway {
         down: Outbound,
     ) -> Arc<Gateway> {
         let upstream = Upstream::new(settings.launch.clone(), settings.max_message);
-        let executor = Arc::new(McpExecutor::new(upstream.clone()));
+        let (server, scope) = (settings.launch.name.clone(), settings.scope.clone());
+        let ledger = Ledger::new(store.changes(), settings.resume);
+        let executor = Arc::new(McpExecutor::new(upstream.clone(), server, scope));
         let engine = Engine::new(store, artifacts, executor, settings.engine.clone());
         let gateway = Arc::new(Gateway {
             settings,
@@ -95,8 +125,13 @@ impl Gateway {
             upstream: upstream.clone(),
             down,
             revision: Mutex::default(),
+            client: Mutex::default(),
+            ledger,
+            history: History::default(),
+            eager: Mutex::default(),
             catalog: Mutex::default(),
-            listing: tokio::sync::Mutex::default(),
+            listed: Notify::new(),
+            lane: Lane::start(),
             in_flight: Mutex::default(),
             asked: Mutex::default(),
             next_asked: AtomicU64::new(1),
@@ -104,6 +139,9 @@ impl Gateway {
         });
         let inbox: std::sync::Weak<dyn Inbox> = Arc::downgrade(&(gateway.clone() as Arc<dyn Inbox>));
         upstream.set_inbox(inbox);
+        if gateway.settings.resume {
+            gateway.engine.keep_up();
+        }
         // Brought up while the client still says who it is. A failure is told to its `initialize`.
         tokio::spawn(async move { upstream.connect().await.map(drop) });
         gateway
@@ -133,6 +171,13 @@ impl Gateway {
         if tokio::time::timeout(LAST_ANSWERS, self.requests.wait()).await.is_err() {
             tracing::info!("requests are left unanswered: the client is gone");
         }
+        self.save_histories().await;
+    }
+
+    /// Whether no job of this process runs or waits in its queue.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.engine.is_idle()
     }
 
     /// Waits until every job of this process has ended.
@@ -161,10 +206,13 @@ impl Gateway {
                 Err(malformed) => malformed,
             },
             Line::NotText => malformed("a message must be UTF-8"),
-            Line::TooLong { bytes, .. } => malformed(&format!(
-                "a message of {bytes} bytes is more than the limit of {}; raise it with --max-message",
-                self.settings.max_message
-            )),
+            Line::TooLong { bytes, head, tail } => Malformed {
+                id: message::id_at_ends(&head, &tail).map(Id::from),
+                ..malformed(&format!(
+                    "a message of {bytes} bytes is more than the limit of {}; raise it with --max-message",
+                    self.settings.max_message
+                ))
+            },
         };
         tracing::warn!(%why, "a line of the client is no message");
         self.down.send(why.to_line()).await;
@@ -183,8 +231,8 @@ impl Gateway {
     async fn message(self: &Arc<Self>, message: Message, reply: ReplyTo) {
         match message {
             Message::Request { id, method, params, extra } => match method.as_str() {
-                "initialize" => self.spawn(id, reply, |gateway| gateway.initialize(params)),
-                "tools/list" => self.spawn(id, reply, |gateway| gateway.list_tools(params)),
+                "initialize" => self.initialize(id, params, reply).await,
+                "tools/list" => self.list_tools(id, params, reply).await,
                 "tools/call" => self.call_tool(id, params, extra, reply).await,
                 _ => self.pass_request(id, method, params, extra, reply).await,
             },

@@ -50,6 +50,16 @@ pub(super) enum Wrong {
     Said(Said),
 }
 
+impl Wrong {
+    pub(super) fn answer(self, tool: &str) -> Answer {
+        match self {
+            Wrong::Arguments(why) => tool_error(&format!("{tool}: {why}")),
+            Wrong::Store(error) => protocol_error(INTERNAL_ERROR, &error.to_string()),
+            Wrong::Said(said) => tool_result(&said),
+        }
+    }
+}
+
 impl From<meanwhile_core::StoreError> for Wrong {
     fn from(error: meanwhile_core::StoreError) -> Wrong {
         Wrong::Store(error)
@@ -113,11 +123,7 @@ impl Gateway {
             OwnTool::Control => self.control_job(arguments, catalog).await,
             OwnTool::Read => self.read_result(arguments, catalog).await,
         };
-        answer.unwrap_or_else(|wrong| match wrong {
-            Wrong::Arguments(why) => tool_error(&format!("{}: {why}", tool.name())),
-            Wrong::Store(error) => protocol_error(INTERNAL_ERROR, &error.to_string()),
-            Wrong::Said(said) => tool_result(&said),
-        })
+        answer.unwrap_or_else(|wrong| wrong.answer(tool.name()))
     }
 
     async fn list_jobs(&self, arguments: &str) -> Result<Answer, Wrong> {
@@ -131,8 +137,11 @@ impl Gateway {
         };
         let limit = limit.unwrap_or(words::LIST_DEFAULT).clamp(1, words::LIST_MAX);
         let scope = Some(self.settings.scope.clone());
-        let jobs =
-            self.engine.store().list(&Query { scope, statuses, limit, uncollected_first: true }).await?;
+        let jobs = self
+            .engine
+            .store()
+            .list(&Query { scope, statuses, limit, uncollected_first: true, ..Query::default() })
+            .await?;
         let now = self.engine.now();
         let (lines, jobs): (Vec<_>, Vec<_>) = jobs.iter().map(|job| words::listed(job, now)).unzip();
         let text = if lines.is_empty() { "No jobs.".to_owned() } else { lines.join("\n") };
@@ -153,6 +162,12 @@ impl Gateway {
             Controlled::Done(job) => (job, None),
             Controlled::Refused(job, why) => (job, Some(why)),
         };
+        match job.status {
+            // All that there is to know of it is in this answer.
+            Status::Cancelled => self.collect(&job),
+            status if status.is_terminal() => self.told(&job),
+            _ => {}
+        }
         let status = if job.status.is_terminal() { job.status.name() } else { "working" };
         let mut structured = json!({"handle": handle, "tool": job.tool, "asked": word, "status": status});
         if let Some(message) = &job.message {
@@ -184,7 +199,7 @@ impl Gateway {
             return Err(Wrong::Said(words::expired(&job)));
         }
         if !job.status.is_terminal() {
-            return Err(Wrong::Said(words::pending(&job, 0, self.engine.now())));
+            return Err(Wrong::Said(self.pending(&job, 0, catalog).await));
         }
         let Some(answer) = read_answer(&**self.engine.store(), self.engine.artifacts(), &job).await? else {
             return Err(Wrong::Said(words::ended_without_answer(&job)));

@@ -15,9 +15,22 @@ const CANCELLED: &str = "notifications/cancelled";
 const ASKED_MANY: usize = 256;
 
 impl Gateway {
-    /// Passes a request on. It is sent before this returns, so that what follows it stays behind it.
+    /// Passes a request on, in its turn.
     pub(super) async fn pass_request(
         self: &Arc<Self>,
+        id: Id,
+        method: String,
+        params: Option<Json>,
+        extra: Fields,
+        reply: ReplyTo,
+    ) {
+        let gateway = self.clone();
+        let turn = async move { gateway.pass_in_turn(id, method, params, extra, reply).await };
+        self.lane.send(self.requests.track_future(turn)).await;
+    }
+
+    async fn pass_in_turn(
+        self: Arc<Self>,
         id: Id,
         method: String,
         params: Option<Json>,
@@ -29,28 +42,20 @@ impl Gateway {
             Err(error) => return reply.send(id, protocol_error(UPSTREAM_GONE, &error.to_string())).await,
         };
         let waiting = connection.forward(&method, params.clone(), extra).await;
-        self.upstream.remember(&Message::Request {
-            id: id.clone(),
-            method,
-            params,
-            extra: Fields::default(),
-        });
+        let request = Message::Request { id: id.clone(), method, params, extra: Fields::default() };
+        self.upstream.remember(&request);
         lock(&self.in_flight).insert(id.clone(), InFlight::Passed(connection, waiting.id()));
-        let gateway = self.clone();
-        self.requests.spawn(async move {
+        let tracker = self.requests.clone();
+        tracker.spawn(async move {
             let sent_as = waiting.id();
             let line = match waiting.reply().await {
                 Reply::Answer(answer, extra) => Message::Response { id: id.clone(), answer, extra }.to_line(),
                 Reply::Lost(reason) => {
-                    let answer = protocol_error(
-                        UPSTREAM_GONE,
-                        &format!("{reason}; it is started again at the next request"),
-                    );
-                    Message::response(id.clone(), answer).to_line()
+                    let why = format!("{reason}; it is started again at the next request");
+                    Message::response(id.clone(), protocol_error(UPSTREAM_GONE, &why)).to_line()
                 }
             };
-            gateway
-                .landed(&id, |request| matches!(request, InFlight::Passed(_, passed) if *passed == sent_as));
+            self.landed(&id, |request| matches!(request, InFlight::Passed(_, passed) if *passed == sent_as));
             reply.send_line(line).await;
         });
     }
@@ -67,15 +72,19 @@ impl Gateway {
         if method == CANCELLED {
             return self.cancel(params, extra).await;
         }
-        let message = Message::Notification { method, params, extra };
-        self.upstream.remember(&message);
-        if let Ok(connection) = self.upstream.connect().await {
-            connection.send(message.to_line()).await;
-        }
+        let gateway = self.clone();
+        let turn = async move {
+            let message = Message::Notification { method, params, extra };
+            gateway.upstream.remember(&message);
+            if let Ok(connection) = gateway.upstream.connect().await {
+                connection.send(message.to_line()).await;
+            }
+        };
+        self.lane.send(self.requests.track_future(turn)).await;
     }
 
-    /// A cancellation goes where its request went.
-    async fn cancel(&self, params: Option<Json>, extra: Fields) {
+    /// A cancellation goes where its request went, and not before it.
+    async fn cancel(self: &Arc<Self>, params: Option<Json>, extra: Fields) {
         let fields = params.and_then(|params| Fields::parse(params.get()).ok());
         let Some((mut fields, id)) = fields.and_then(|fields| {
             let id = Id::read(fields.get("requestId")?)?;
@@ -84,22 +93,27 @@ impl Gateway {
             tracing::warn!("a cancellation without a requestId is ignored");
             return;
         };
-        let found = match lock(&self.in_flight).get(&id) {
-            Some(InFlight::Here(token)) => {
-                token.cancel();
-                return;
-            }
-            Some(InFlight::Passed(connection, passed)) => (connection.clone(), *passed),
-            None => {
-                tracing::debug!(%id, "a cancellation of what has been answered already");
-                return;
-            }
-        };
-        let (connection, passed) = found;
-        fields.set("requestId", to_json(&passed));
-        let message =
-            Message::Notification { method: CANCELLED.to_owned(), params: Some(fields.to_json()), extra };
-        connection.send(message.to_line()).await;
+        if let Some(InFlight::Here(call)) = lock(&self.in_flight).get(&id) {
+            let reason: String = fields.read("reason").unwrap_or_default();
+            return self.take_back(call, &reason);
+        }
+        let gateway = self.clone();
+        self.lane
+            .send(async move {
+                let passed = match lock(&gateway.in_flight).get(&id) {
+                    Some(InFlight::Passed(connection, passed)) => Some((connection.clone(), *passed)),
+                    _ => None,
+                };
+                let Some((connection, passed)) = passed else {
+                    tracing::debug!(%id, "a cancellation of what has been answered already");
+                    return;
+                };
+                fields.set("requestId", to_json(&passed));
+                let params = Some(fields.to_json());
+                let message = Message::Notification { method: CANCELLED.to_owned(), params, extra };
+                connection.send(message.to_line()).await;
+            })
+            .await;
     }
 
     /// The client's answer to a request of the server.
@@ -130,7 +144,7 @@ impl Inbox for Gateway {
             }
             Message::Notification { method, params, extra } => {
                 if method == "notifications/tools/list_changed" {
-                    *lock(&self.catalog) = None;
+                    lock(&self.catalog).stale = true;
                 }
                 let params = if method == CANCELLED { self.withdrawn(from, params) } else { params };
                 Message::Notification { method, params, extra }

@@ -7,19 +7,20 @@ use meanwhile_core::engine::{Until, read_answer, wait};
 use meanwhile_core::{Actor, Handle, Job, Json, Op, Status};
 use serde::Deserialize;
 
-use super::Gateway;
 use super::own_tools::{Wrong, not_found, parse_handle, read};
 use super::reply::{ToolResult, text_block, tool_result, verbatim};
+use super::{Gateway, lock};
 use crate::catalog::Catalog;
+use crate::economy::{self, EAGER};
 use crate::message::{Answer, Fields, to_json};
 use crate::preview::preview;
-use crate::words::{self, HANDLES_MAX, READ_RESULT, Said};
+use crate::words::{self, CONTROL_JOB, HANDLES_MAX, READ_RESULT, Said};
 
 /// A result of up to this size, in bytes of JSON, comes whole; a larger one as a preview.
 const WHOLE_MAX: usize = 16 * 1024;
 /// How much of a preview is text, in bytes.
 const PREVIEW: usize = 4 * 1024;
-/// How long a poll waits that does not say.
+/// How long a poll waits that does not say, if its client survives that.
 const WAIT_DEFAULT: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
@@ -53,7 +54,7 @@ impl Gateway {
         catalog: &Catalog,
     ) -> Result<Answer, Wrong> {
         let Arguments { handle, handles, wait_ms, until } = read(arguments)?;
-        let patience = wait_ms.map_or(WAIT_DEFAULT, Duration::from_millis).min(self.settings.wait_max);
+        let patience = wait_ms.map_or(WAIT_DEFAULT, Duration::from_millis).min(self.longest_wait());
         let until = match until {
             Some(UntilWord::All) => Until::All,
             Some(UntilWord::Any) | None => Until::Any,
@@ -63,10 +64,7 @@ impl Gateway {
                 let handle = parse_handle(&text, catalog)?;
                 let jobs = self.wait(&[handle], until, patience).await?;
                 let job = jobs.into_iter().next().flatten().ok_or_else(|| not_found(&text, catalog))?;
-                Ok(match self.polled(&job, WHOLE_MAX, catalog).await? {
-                    Polled::Answer(answer) => verbatim(answer),
-                    Polled::Said(said) => tool_result(&said),
-                })
+                self.delivered(&job, catalog).await
             }
             (None, Some(handles)) if (1..=HANDLES_MAX).contains(&handles.len()) => {
                 self.poll_several(&handles, until, patience, catalog).await
@@ -76,13 +74,55 @@ impl Gateway {
         }
     }
 
+    /// The longest that a poll of this client waits.
+    fn longest_wait(&self) -> Duration {
+        let survives = lock(&self.client).survives();
+        self.settings.wait_max.map_or(survives, |most| most.min(survives))
+    }
+
+    /// Waits as it was asked for. A poll that hardly waits, again and again while nothing changes, is slowed: it ends with the
+    /// job, or with any news of one.
     async fn wait(
         &self,
         handles: &[Handle],
         until: Until,
         patience: Duration,
     ) -> Result<Vec<Option<Job>>, Wrong> {
-        Ok(wait(&**self.engine.store(), Some(&self.settings.scope), handles, until, patience).await?)
+        let (store, scope) = (&**self.engine.store(), Some(self.settings.scope.as_str()));
+        // Subscribed before the first look, so that nothing falls between.
+        let mut changes = store.changes().of_any();
+        let jobs = wait(store, scope, handles, until, patience).await?;
+        if patience >= EAGER || is_over(&jobs, until) {
+            return Ok(jobs);
+        }
+        let slowed = self.slowed(&jobs);
+        if slowed.is_zero() {
+            return Ok(jobs);
+        }
+        tracing::debug!(?slowed, "an eager poll is slowed");
+        let before = all_news(&jobs);
+        let deadline = tokio::time::sleep(slowed);
+        tokio::pin!(deadline);
+        loop {
+            let is_late = tokio::select! {
+                biased;
+                () = changes.changed() => false,
+                () = &mut deadline => true,
+            };
+            let jobs = wait(store, scope, handles, until, Duration::ZERO).await?;
+            if is_late || is_over(&jobs, until) || all_news(&jobs) != before {
+                return Ok(jobs);
+            }
+        }
+    }
+
+    /// For how long this eager poll is slowed.
+    fn slowed(&self, jobs: &[Option<Job>]) -> Duration {
+        let mut eager = lock(&self.eager);
+        let unfinished = jobs.iter().flatten().filter(|job| !job.status.is_terminal());
+        let slowed = unfinished.map(|job| eager.slowed(job)).min().unwrap_or_default();
+        drop(eager);
+        slowed.min(self.longest_wait())
     }
 
     /// Several jobs in one answer: for each a line that names it, and then its content blocks, word for word.
@@ -126,7 +166,7 @@ impl Gateway {
         }
         if !job.status.is_terminal() {
             let ahead = self.engine.store().ahead(job.handle).await?;
-            return Ok(Polled::Said(words::pending(job, ahead, self.engine.now())));
+            return Ok(Polled::Said(self.pending(job, ahead, catalog).await));
         }
         let polled = if job.status == Status::Completed {
             self.result(job, whole_max, catalog).await?
@@ -135,6 +175,35 @@ impl Gateway {
         };
         self.collect(job);
         Ok(polled)
+    }
+
+    /// What is said of a job that has not ended.
+    pub(super) async fn pending(&self, job: &Job, ahead: u64, catalog: &Catalog) -> Said {
+        let now = self.engine.now();
+        self.history(&job.tool, |history| {
+            if economy::is_silent(job, history, now) {
+                let control = catalog.our_name(CONTROL_JOB);
+                return words::no_progress(job, economy::silence_allowed(history), &control);
+            }
+            words::pending(job, ahead, economy::poll_after(job, history, now), now)
+        })
+        .await
+    }
+
+    /// The answer of a call that is a repeat of an earlier one: the handle of its job, or, if that has ended, what a poll
+    /// would say.
+    pub(super) async fn joined(self: &Arc<Self>, job: &Job, catalog: &Catalog) -> Result<Answer, Wrong> {
+        if !job.status.is_terminal() {
+            return Ok(self.handle_answer(job, true, catalog).await);
+        }
+        self.delivered(job, catalog).await
+    }
+
+    async fn delivered(self: &Arc<Self>, job: &Job, catalog: &Catalog) -> Result<Answer, Wrong> {
+        Ok(match self.polled(job, WHOLE_MAX, catalog).await? {
+            Polled::Answer(answer) => verbatim(answer),
+            Polled::Said(said) => tool_result(&said),
+        })
     }
 
     async fn result(&self, job: &Job, whole_max: usize, catalog: &Catalog) -> Result<Polled, Wrong> {
@@ -153,11 +222,19 @@ impl Gateway {
         Ok(Polled::Said(words::previewed(job, &shown, bytes as u64, &read, is_error)))
     }
 
+    /// Whoever hears how a job ended need not be told again, though its result may still wait.
+    pub(super) fn told(self: &Arc<Self>, job: &Job) {
+        if job.announced_at.is_none() && job.is_outstanding() && self.ledger.tell(job.handle) {
+            self.announced(vec![job.clone()]);
+        }
+    }
+
     /// Remembers that the result was taken. The answer does not wait for it: what is delivered twice does no harm.
-    fn collect(&self, job: &Job) {
+    pub(super) fn collect(&self, job: &Job) {
         if job.collected_at.is_some() {
             return;
         }
+        self.ledger.tell(job.handle);
         let store = self.engine.store().clone();
         let handle = job.handle;
         self.requests.spawn(async move {
@@ -166,6 +243,19 @@ impl Gateway {
             }
         });
     }
+}
+
+/// Whether nothing is left to wait for.
+fn is_over(jobs: &[Option<Job>], until: Until) -> bool {
+    let mut left = jobs.iter().flatten().map(|job| !job.status.is_terminal());
+    match until {
+        Until::Any => !left.all(|left| left),
+        Until::All => !left.any(|left| left),
+    }
+}
+
+fn all_news(jobs: &[Option<Job>]) -> Vec<String> {
+    jobs.iter().flatten().map(economy::news).collect()
 }
 
 /// Adds one job to the answer for several, and returns its entry in the summary.

@@ -1,113 +1,152 @@
 //! `initialize` and `tools/list`: what the client is told of the upstream, and of us.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use meanwhile_core::Json;
 
 use super::reply::{ReplyTo, protocol_error, verbatim};
 use super::{Gateway, lock};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, append};
+use crate::clients::{Patience, Profile};
 use crate::message::{Answer, Fields, Id, UPSTREAM_GONE, to_json};
 use crate::revision::Revision;
-use crate::upstream::Reply;
+use crate::upstream::{Reply, UpstreamError};
 use crate::words;
 
+/// How long a call waits for the upstream's tools to be known.
+const CATALOG_PATIENCE: Duration = Duration::from_secs(2);
 /// How many pages of tools an upstream may have.
 const PAGES_MAX: usize = 1000;
 
 impl Gateway {
-    /// Answers a request in a task of its own.
-    pub(super) fn spawn<F: Future<Output = Answer> + Send + 'static>(
+    /// Sends a request of the client to the upstream in its turn, and answers with what `answer` makes of the reply.
+    async fn ask<F: Future<Output = Answer> + Send + 'static>(
         self: &Arc<Self>,
         id: Id,
+        method: &'static str,
+        params: Option<Json>,
         reply: ReplyTo,
-        work: impl FnOnce(Arc<Self>) -> F,
+        answer: impl FnOnce(Arc<Self>, Result<Answer, UpstreamError>) -> F + Send + 'static,
     ) {
-        let work = work(self.clone());
-        self.requests.spawn(async move { reply.send(id, work.await).await });
+        let gateway = self.clone();
+        let turn = async move {
+            let sent = match gateway.upstream.connect().await {
+                Ok(connection) => Ok(connection.request(method, params).await),
+                Err(error) => Err(error),
+            };
+            let tracker = gateway.requests.clone();
+            tracker.spawn(async move {
+                let replied = match sent {
+                    Ok(waiting) => gateway.upstream.replied(waiting.reply().await),
+                    Err(error) => Err(error),
+                };
+                reply.send(id, answer(gateway, replied).await).await;
+            });
+        };
+        self.lane.send(self.requests.track_future(turn)).await;
     }
 
-    pub(super) async fn initialize(self: Arc<Self>, params: Option<Json>) -> Answer {
+    pub(super) async fn initialize(self: &Arc<Self>, id: Id, params: Option<Json>, reply: ReplyTo) {
         let mut asked =
             params.as_ref().and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
         let name: String = asked.read("protocolVersion").unwrap_or_default();
         let revision = Revision::negotiate(&name);
         *lock(&self.revision) = Some(revision);
+        let client = asked.read::<Fields>("clientInfo").and_then(|info| info.read::<String>("name"));
+        *lock(&self.client) = Patience::of(Profile::of(&client.unwrap_or_default()));
         // The upstream is asked for what the client speaks, so that its answers are shaped for that client.
-        let params = if name == revision.name() {
-            params
-        } else {
+        if name != revision.name() {
             asked.set("protocolVersion", to_json(revision.name()));
-            Some(asked.to_json())
-        };
-        match self.upstream.initialize(params).await {
-            Ok(Answer::Result(result)) => verbatim(introduce(&result, revision)),
+        }
+        let params = Some(asked.to_json());
+        let again = params.clone();
+        self.ask(id, "initialize", params, reply, async move |gateway, replied| match replied {
+            Ok(Answer::Result(result)) => {
+                gateway.upstream.remember_initialize(again);
+                verbatim(introduce(&result, revision, gateway.count_outstanding().await))
+            }
             Ok(error) => error,
             Err(error) => protocol_error(UPSTREAM_GONE, &error.to_string()),
-        }
+        })
+        .await;
     }
 
-    pub(super) async fn list_tools(self: Arc<Self>, params: Option<Json>) -> Answer {
-        match self.list_page(params.clone()).await {
-            Ok(mut page) => {
-                let Some(tools) = page.read::<Vec<Json>>("tools") else { return verbatim(page.to_json()) };
-                let from_start = !params.is_some_and(|params| params.get().contains("\"cursor\""));
-                let is_last = page.get("nextCursor").is_none();
-                page.set("tools", to_json(&self.shown(&tools, from_start, is_last)));
-                verbatim(page.to_json())
-            }
-            Err(answer) => answer,
-        }
+    pub(super) async fn list_tools(self: &Arc<Self>, id: Id, params: Option<Json>, reply: ReplyTo) {
+        let from_start = !params.as_ref().is_some_and(|params| params.get().contains("\"cursor\""));
+        self.ask(id, "tools/list", params, reply, async move |gateway, replied| {
+            let result = match replied {
+                Ok(Answer::Result(result)) => result,
+                Ok(error) => return error,
+                Err(error) => return protocol_error(UPSTREAM_GONE, &error.to_string()),
+            };
+            let Ok(mut page) = Fields::parse(result.get()) else { return verbatim(result) };
+            let Some(tools) = page.read::<Vec<Json>>("tools") else { return verbatim(result) };
+            let is_last = page.get("nextCursor").is_none();
+            page.set("tools", to_json(&gateway.shown(&tools, from_start, is_last)));
+            verbatim(page.to_json())
+        })
+        .await;
     }
 
     /// One page as the client sees it; ours stand behind the last one.
     fn shown(&self, tools: &[Json], from_start: bool, is_last: bool) -> Vec<Json> {
         let mut known = lock(&self.catalog);
-        let mut catalog = match &*known {
+        let mut catalog = match &known.catalog {
             Some(catalog) if !(from_start && is_last) => Catalog::clone(catalog),
             _ => Catalog::default(),
         };
         let mut shown = catalog.add_page(tools, &self.settings.rules);
         if is_last {
             shown.extend(words::tools(|name| catalog.our_name(name)).iter().map(to_json));
-            *known = Some(Arc::new(catalog));
-        } else if known.is_some() {
-            *known = Some(Arc::new(catalog));
+        }
+        if is_last || known.catalog.is_some() {
+            known.catalog = Some(Arc::new(catalog));
+            known.stale &= !is_last;
+            self.listed.notify_waiters();
         }
         shown
     }
 
-    async fn list_page(&self, params: Option<Json>) -> Result<Fields, Answer> {
-        let gone = |why: String| protocol_error(UPSTREAM_GONE, &why);
-        let connection = self.upstream.connect().await.map_err(|error| gone(error.to_string()))?;
+    async fn list_page(&self, params: Option<Json>) -> Option<Fields> {
+        let connection = self.upstream.connect().await.ok()?;
         match connection.request("tools/list", params).await.reply().await {
-            Reply::Answer(Answer::Result(result), _) => {
-                Fields::parse(result.get()).map_err(|_| verbatim(result))
+            Reply::Answer(Answer::Result(result), _) => Fields::parse(result.get()).ok(),
+            _ => None,
+        }
+    }
+
+    /// What is known of the upstream's tools. They are asked for if the client has not listed them, or they have changed; but
+    /// a server that does not say holds up nothing for long: it then judges its calls itself.
+    pub(super) async fn catalog(self: &Arc<Self>) -> Arc<Catalog> {
+        let listed = self.listed.notified();
+        let known = {
+            let mut known = lock(&self.catalog);
+            if (known.catalog.is_none() || known.stale) && !std::mem::replace(&mut known.asking, true) {
+                let gateway = self.clone();
+                tokio::spawn(async move { gateway.learn_tools().await });
             }
-            Reply::Answer(error, _) => Err(error),
-            Reply::Lost(reason) => Err(gone(reason)),
-        }
-    }
-
-    /// What is known of the upstream's tools; asked for if the client has not listed them.
-    pub(super) async fn catalog(&self) -> Arc<Catalog> {
-        if let Some(catalog) = lock(&self.catalog).clone() {
-            return catalog;
-        }
-        let _one_at_a_time = self.listing.lock().await;
-        if let Some(catalog) = lock(&self.catalog).clone() {
-            return catalog;
-        }
-        let catalog = match self.list_all().await {
-            Ok(catalog) => Arc::new(catalog),
-            // Nothing is known then; the upstream judges the call itself, and it is asked again at the next one.
-            Err(_) => return Arc::default(),
+            known.catalog.clone()
         };
-        *lock(&self.catalog) = Some(catalog.clone());
-        catalog
+        if let Some(catalog) = known {
+            return catalog;
+        }
+        let _ = tokio::time::timeout(CATALOG_PATIENCE, listed).await;
+        lock(&self.catalog).catalog.clone().unwrap_or_default()
     }
 
-    async fn list_all(&self) -> Result<Catalog, Answer> {
+    async fn learn_tools(&self) {
+        lock(&self.catalog).stale = false;
+        let learnt = self.list_all().await;
+        let mut known = lock(&self.catalog);
+        known.asking = false;
+        if let Some(catalog) = learnt {
+            known.catalog = Some(Arc::new(catalog));
+        }
+        self.listed.notify_waiters();
+    }
+
+    async fn list_all(&self) -> Option<Catalog> {
         let mut catalog = Catalog::default();
         let mut cursor: Option<Json> = None;
         for _ in 0..PAGES_MAX {
@@ -123,12 +162,12 @@ impl Gateway {
                 None => break,
             }
         }
-        Ok(catalog)
+        Some(catalog)
     }
 }
 
 /// The upstream's `initialize` result with the client's revision and our instructions. Without tools we add nothing.
-fn introduce(result: &Json, revision: Revision) -> Json {
+fn introduce(result: &Json, revision: Revision, outstanding: usize) -> Json {
     let Ok(mut fields) = Fields::parse(result.get()) else { return result.clone() };
     let theirs: String = fields.read("protocolVersion").unwrap_or_default();
     if Revision::from_name(&theirs).is_none() {
@@ -141,11 +180,12 @@ fn introduce(result: &Json, revision: Revision) -> Json {
     let has_tools =
         fields.read::<Fields>("capabilities").is_some_and(|capabilities| capabilities.get("tools").is_some());
     if has_tools {
-        let instructions = match fields.read::<String>("instructions") {
-            Some(theirs) if !theirs.is_empty() => format!("{theirs}\n\n{}", words::instructions()),
-            _ => words::instructions(),
-        };
-        fields.set("instructions", to_json(&instructions));
+        let ours = words::instructions(outstanding);
+        let instructions = fields
+            .get("instructions")
+            .and_then(|theirs| append(theirs, &ours))
+            .unwrap_or_else(|| to_json(&ours));
+        fields.set("instructions", instructions);
     }
     fields.to_json()
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use meanwhile_core::{Handle, Json, Progress, RunContext};
 use serde::Deserialize;
@@ -14,6 +15,10 @@ use super::{Inbox, process};
 use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Incoming, Message, to_json};
 use crate::transport::{Line, LineReader, Outbound};
 
+/// How long the last lines of a server that has ended are read.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// Progress messages are kept up to this length, in characters. Whoever waits sees them whole.
+const MESSAGE_CHARS: usize = 1000;
 /// Marks the progress tokens that are ours.
 const TOKEN_PREFIX: &str = "meanwhile-";
 /// How many cancelled calls are remembered, to notice an answer that comes all the same.
@@ -237,6 +242,8 @@ impl Reader {
         tokio::select! {
             () = self.lines(&mut lines) => {}
             () = self.connection.stop.cancelled() => {}
+            // Its end may come before that of its stdout, which a process that it has started may hold.
+            _ = child.wait() => drop(tokio::time::timeout(LAST_WORDS, self.lines(&mut lines)).await),
         }
         // Without its stdin a server ends by itself; one that does not is ended. What it still writes is read, for a full
         // pipe would hold it up.
@@ -301,7 +308,7 @@ impl Reader {
         tracing::error!("{why}");
         let error = || (Answer::Error(message::error(INTERNAL_ERROR, &why)), Fields::default());
         let mut waiters = self.connection.waiters();
-        let whose = id_at_head(head).or_else(|| id_at_tail(tail)).filter(|id| waiters.contains_key(id));
+        let whose = message::id_at_ends(head, tail).filter(|id| waiters.contains_key(id));
         let told: Vec<u64> = whose.map_or_else(|| waiters.keys().copied().collect(), |id| vec![id]);
         for id in told {
             if let Some(Waiter::Waiting { reply, .. }) = waiters.remove(&id) {
@@ -314,7 +321,11 @@ impl Reader {
         match message {
             Message::Response { id, answer, extra } if !id.is_unknown() => self.response(&id, answer, extra),
             Message::Notification { ref method, ref params, .. }
-                if method == "notifications/progress" && self.progress(params.as_ref()) => {}
+                if method == "notifications/progress" && self.progress(params.as_ref()) =>
+            {
+                // Whoever waits takes it before the next line is read, so that a burst does not outrun them.
+                tokio::task::yield_now().await;
+            }
             message => {
                 if let Some(inbox) = self.inbox.as_ref().and_then(Weak::upgrade) {
                     inbox.receive(&self.connection, message).await;
@@ -338,7 +349,7 @@ impl Reader {
 
     /// Brings progress under one of our tokens to whom it concerns. Returns whether the token was ours.
     fn progress(&self, params: Option<&Json>) -> bool {
-        #[derive(Deserialize)]
+        #[derive(Deserialize, Default)]
         struct Report {
             progress: Option<f64>,
             total: Option<f64>,
@@ -350,7 +361,8 @@ impl Reader {
         let Some(id) = token.and_then(|token| token.strip_prefix(TOKEN_PREFIX)?.parse().ok()) else {
             return false;
         };
-        let Ok(report) = serde_json::from_str::<Report>(params.get()) else { return true };
+        // What does not read is still for whoever waits, word for word.
+        let report = serde_json::from_str::<Report>(params.get()).unwrap_or_default();
         if let Some(Waiter::Waiting { progress: Some(context), told_to_stop, went_on, .. }) =
             self.connection.waiters().get(&id)
         {
@@ -358,7 +370,7 @@ impl Reader {
             context.progress(Progress {
                 progress: report.progress.unwrap_or_default(),
                 total: report.total,
-                message: report.message,
+                message: report.message.map(|message| message.chars().take(MESSAGE_CHARS).collect()),
                 verbatim: Some(params.get().into()),
             });
         }
@@ -366,39 +378,9 @@ impl Reader {
     }
 }
 
-/// The id in the first bytes of a response that was too long, where servers that write it first have it.
-fn id_at_head(head: &str) -> Option<u64> {
-    let head = head.strip_prefix("{\"jsonrpc\":\"2.0\",").unwrap_or(head);
-    let digits = head.trim_start_matches('{').strip_prefix("\"id\":")?;
-    leading_number(digits)
-}
-
-/// The id in its last bytes, where servers that write it last have it.
-fn id_at_tail(tail: &str) -> Option<u64> {
-    let tail = tail.trim_end().strip_suffix('}')?;
-    let tail = tail.strip_suffix(",\"jsonrpc\":\"2.0\"").unwrap_or(tail);
-    let (_, digits) = tail.rsplit_once(",\"id\":")?;
-    digits.parse().ok()
-}
-
-fn leading_number(text: &str) -> Option<u64> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
-    text[..end].parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn whose_answer_was_too_long_is_found_at_either_end() {
-        assert_eq!(id_at_head(r#"{"jsonrpc":"2.0","id":17,"result":{"#), Some(17));
-        assert_eq!(id_at_head(r#"{"id":17,"jsonrpc""#), Some(17));
-        assert_eq!(id_at_head(r#"{"result":{"#), None);
-        assert_eq!(id_at_tail(r#"x"}]},"jsonrpc":"2.0","id":17}"#), Some(17));
-        assert_eq!(id_at_tail(r#"x"}]},"id":17,"jsonrpc":"2.0"}"#), Some(17));
-        assert_eq!(id_at_tail(r#"x"}]}}"#), None);
-    }
 
     #[test]
     fn a_call_gets_our_token_and_keeps_everything_else() {

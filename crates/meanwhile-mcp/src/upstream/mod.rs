@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use meanwhile_core::{Handle, Json};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use self::connection::{Connection, Reply, Waiting};
 pub use self::process::Launch;
 
-use crate::message::{Answer, Fields, Id, Message, to_json};
+use crate::message::{Answer, Fields, Id, Message};
 
 /// The first pause before a dead server is started again; it doubles with each start that fails.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -21,6 +22,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A server that lived this long had started well.
 const LIVED_WELL: Duration = Duration::from_secs(10);
+/// How long a server that was started again may take to initialize. It has done so before, for a client that waited.
+const INITIALIZE_AGAIN: Duration = Duration::from_secs(60);
 /// How many resource subscriptions are renewed after a restart.
 const SUBSCRIPTIONS_MAX: usize = 1000;
 
@@ -41,6 +44,12 @@ pub enum UpstreamError {
         /// The program.
         command: String,
         /// What happened.
+        reason: String,
+    },
+    /// It was there, and went before it answered.
+    #[error("{reason} before it answered; run its command by hand to see why")]
+    Lost {
+        /// How it went.
         reason: String,
     },
 }
@@ -72,6 +81,7 @@ pub struct Upstream {
     current: Mutex<Option<Arc<Connection>>>,
     starting: tokio::sync::Mutex<Backoff>,
     replay: Mutex<Replay>,
+    stopped: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +101,7 @@ impl Upstream {
             current: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             replay: Mutex::default(),
+            stopped: CancellationToken::new(),
         })
     }
 
@@ -103,22 +114,40 @@ impl Upstream {
     ///
     /// # Errors
     /// [`UpstreamError`], if it cannot be brought up. The next call tries again.
-    pub async fn connect(&self) -> Result<Arc<Connection>, UpstreamError> {
+    pub async fn connect(self: &Arc<Self>) -> Result<Arc<Connection>, UpstreamError> {
         if let Some(connection) = self.running() {
             return Ok(connection);
         }
+        // In a task of its own: whoever gives up waiting must not leave a process behind that nobody knows of.
+        let upstream = self.clone();
+        let brought_up = tokio::spawn(async move { upstream.bring_up().await });
+        brought_up.await.unwrap_or_else(|_| Err(self.ended()))
+    }
+
+    async fn bring_up(&self) -> Result<Arc<Connection>, UpstreamError> {
         let mut backoff = self.starting.lock().await;
         if let Some(connection) = self.running() {
             return Ok(connection);
         }
         self.pause(&mut backoff).await;
+        if self.stopped.is_cancelled() {
+            return Err(self.ended());
+        }
         backoff.started = Some(Instant::now());
         let started = self.start().await;
         match &started {
             Ok(connection) => *self.current() = Some(connection.clone()),
-            Err(_) => backoff.failures += 1,
+            Err(error) => {
+                backoff.failures += 1;
+                tracing::error!("{error}");
+            }
         }
         started
+    }
+
+    fn ended(&self) -> UpstreamError {
+        let reason = "this gateway is ending".to_owned();
+        UpstreamError::Start { command: self.launch.program.clone(), reason }
     }
 
     /// The running server, if there is one.
@@ -127,32 +156,31 @@ impl Upstream {
         self.current().as_ref().filter(|connection| !connection.is_closed()).cloned()
     }
 
-    /// Ends the running server: its stdin is closed, then it is asked, then made to go.
+    /// Ends the server for good: its stdin is closed, then it is asked, then made to go.
     pub async fn stop(&self) {
+        self.stopped.cancel();
+        // One that is just being started is ended where it is started.
+        let _started = self.starting.lock().await;
         let connection = self.current().take();
         if let Some(connection) = connection {
             connection.stop().await;
         }
     }
 
-    /// Sends `initialize` and remembers it for later processes.
+    /// What a reply says, where nothing but its answer counts.
     ///
     /// # Errors
-    /// If the server cannot be started or is lost before it answers.
-    pub async fn initialize(&self, params: Option<Json>) -> Result<Answer, UpstreamError> {
-        let connection = self.connect().await?;
-        let reply = connection.request("initialize", params.clone()).await.reply().await;
+    /// If the server was lost before it answered.
+    pub fn replied(&self, reply: Reply) -> Result<Answer, UpstreamError> {
         match reply {
-            Reply::Answer(answer, _) => {
-                if matches!(answer, Answer::Result(_)) {
-                    self.replay().initialize = params.or_else(|| Some(to_json(&serde_json::json!({}))));
-                }
-                Ok(answer)
-            }
-            Reply::Lost(reason) => {
-                Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason })
-            }
+            Reply::Answer(answer, _) => Ok(answer),
+            Reply::Lost(reason) => Err(UpstreamError::Lost { reason }),
         }
+    }
+
+    /// Remembers with what the server was initialized, for its later processes.
+    pub fn remember_initialize(&self, params: Option<Json>) {
+        self.replay().initialize = params;
     }
 
     /// Remembers what the client has told the server and a later process must know too.
@@ -188,7 +216,10 @@ impl Upstream {
         }
         let pause = BACKOFF_FIRST.saturating_mul(1 << (backoff.failures - 1).min(16)).min(BACKOFF_MAX);
         tracing::info!(server = self.launch.name, ?pause, "the MCP server is started again after a pause");
-        tokio::time::sleep(pause.saturating_sub(started.elapsed())).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause.saturating_sub(started.elapsed())) => {}
+            () = self.stopped.cancelled() => {}
+        }
     }
 
     async fn start(&self) -> Result<Arc<Connection>, UpstreamError> {
@@ -197,7 +228,13 @@ impl Upstream {
         let connection = Connection::start(child, &self.launch.name, self.max_message, inbox);
         let (initialize, rest) = self.replay().messages();
         let Some(initialize) = initialize else { return Ok(connection) };
-        match connection.request("initialize", Some(initialize)).await.reply().await {
+        let mut waiting = connection.request("initialize", Some(initialize)).await;
+        let reply = tokio::select! {
+            reply = waiting.next_reply() => reply,
+            () = self.stopped.cancelled() => Reply::Lost("this gateway is ending".to_owned()),
+            () = tokio::time::sleep(INITIALIZE_AGAIN) => Reply::Lost(format!("no answer in {INITIALIZE_AGAIN:?}")),
+        };
+        match reply {
             Reply::Answer(Answer::Result(_), _) => {}
             Reply::Answer(Answer::Error(error), _) => {
                 connection.stop().await;
@@ -205,6 +242,7 @@ impl Upstream {
                 return Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason });
             }
             Reply::Lost(reason) => {
+                connection.stop().await;
                 return Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason });
             }
         }

@@ -82,6 +82,20 @@ async fn without_a_budget_a_call_is_waited_for_as_long_as_it_takes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_whose_caller_gives_up_waiting_becomes_a_job_at_once() {
+    let mut stage = Stage::new();
+    let began = Instant::now();
+    let called = stage.call(a_call("me", None), ONCE, None);
+    let worker = stage.worker().await;
+    stage.hand_off.cancel();
+    let job = started(soon(called).await.unwrap());
+    assert!(began.elapsed() <= Duration::from_millis(1));
+    worker.answers("1");
+    assert_eq!(stage.ended(job.handle).await.status, Status::Completed);
+    stage.nobody_else_is_called().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn progress_reaches_the_caller_until_the_hand_off_and_the_record_after_it() {
     let mut stage = Stage::new();
     let called = stage.call(a_call("me", None), ONCE, Some(BUDGET));

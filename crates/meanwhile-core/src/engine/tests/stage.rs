@@ -37,6 +37,7 @@ pub(super) struct Stage {
     pub(super) store: Arc<MemoryStore>,
     /// Cancels every call that is waited for.
     pub(super) cancel: CancellationToken,
+    pub(super) hand_off: CancellationToken,
     /// What the callers saw of progress.
     pub(super) seen: Arc<Mutex<Vec<f64>>>,
     entrances: mpsc::UnboundedReceiver<Worker>,
@@ -48,22 +49,33 @@ impl Stage {
         Stage::with_slots(100)
     }
 
+    /// With an executor that takes up whatever a dead peer left.
+    pub(super) fn serving_all() -> Stage {
+        Stage::set(100, true)
+    }
+
     pub(super) fn with_slots(max_running: usize) -> Stage {
+        Stage::set(max_running, false)
+    }
+
+    fn set(max_running: usize, serves_all: bool) -> Stage {
         let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
         let folder = tempfile::tempdir().expect("a folder for artifacts");
         let (entrance, entrances) = mpsc::unbounded_channel();
-        let troupe = Arc::new(Troupe { store: store.clone(), entrance });
+        let troupe = Arc::new(Troupe { store: store.clone(), entrance, serves_all });
         let settings = Settings { peer: PEER.to_owned(), max_running, lease: LEASE };
         let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), troupe, settings);
         let cancel = CancellationToken::new();
-        Stage { engine, store, cancel, seen: Arc::default(), entrances, _artifacts: folder }
+        let hand_off = CancellationToken::new();
+        Stage { engine, store, cancel, hand_off, seen: Arc::default(), entrances, _artifacts: folder }
     }
 
     /// A call by a caller who waits in a task of its own.
     pub(super) fn call(&self, call: Call, policy: Policy, budget: Option<Duration>) -> JoinHandle<Called> {
         let (engine, cancel, seen) = (self.engine.clone(), self.cancel.clone(), self.seen.clone());
+        let hand_off = self.hand_off.clone();
         let report = move |progress: Progress| seen.lock().unwrap().push(progress.progress);
-        tokio::spawn(async move { engine.call(call, policy, budget, &cancel, report).await })
+        tokio::spawn(async move { engine.call(call, policy, budget, &cancel, &hand_off, report).await })
     }
 
     /// A call that was handed off, and its worker.
@@ -206,10 +218,15 @@ impl Worker {
 struct Troupe {
     store: Arc<MemoryStore>,
     entrance: mpsc::UnboundedSender<Worker>,
+    serves_all: bool,
 }
 
 #[async_trait::async_trait]
 impl Executor for Troupe {
+    fn serves(&self, _job: &Job) -> bool {
+        self.serves_all
+    }
+
     async fn run(self: Arc<Self>, request: Json, context: RunContext) -> Attempt {
         let written = self.store.job(context.handle()).await.unwrap().map(|job| job.status);
         let (end, ended) = oneshot::channel();
@@ -228,6 +245,8 @@ pub(super) fn a_call(scope: &str, key: Option<&str>) -> Call {
         tool: "render".to_owned(),
         request: json(r#"{"name":"render","n":1.0}"#),
         join_key: key.map(str::to_owned),
+        retry_key: None,
+        conversation: None,
     }
 }
 

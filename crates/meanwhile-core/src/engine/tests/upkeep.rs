@@ -1,5 +1,7 @@
 //! Leases: what lives is left alone, what is dead is settled, and what came back from the dead writes nothing.
 
+use std::time::Duration;
+
 use super::stage::{DAY, LEASE, ONCE, PEER, SAFE, Stage, all_is_quiet};
 use crate::Op;
 use crate::artifact::ROW_MAX;
@@ -60,18 +62,49 @@ async fn a_job_that_waits_in_the_queue_for_many_leases_is_not_abandoned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_jobs_of_a_dead_peer_end_as_interrupted_once_its_lease_is_over() {
+async fn the_jobs_of_a_dead_peer_end_as_interrupted_once_nobody_can_go_on_with_them() {
     let stage = Stage::new();
-    for (started, policy) in [(true, ONCE), (true, SAFE), (false, ONCE)] {
+    let ten_minutes = Duration::from_secs(600);
+    for (started, policy, patience) in
+        [(true, ONCE, LEASE), (true, SAFE, ten_minutes), (false, ONCE, ten_minutes)]
+    {
         let orphan = stage.orphan(started, policy).await;
+        tokio::time::sleep(patience - Duration::from_secs(1)).await;
         stage.sweep().await;
-        assert!(!stage.status(orphan).await.is_terminal(), "a live lease protects");
-        tokio::time::sleep(LEASE).await;
+        assert!(
+            !stage.status(orphan).await.is_terminal(),
+            "a live lease protects, and so does a peer that may come"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
         stage.sweep().await;
         let job = stage.job(orphan).await;
         assert_eq!(job.status, Status::Failed);
         assert_eq!(job.failure.unwrap().kind, FailureKind::Interrupted);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_with_the_same_server_goes_on_with_what_is_safe_to_run_again() {
+    for (started, policy) in [(true, SAFE), (false, ONCE)] {
+        let mut stage = Stage::serving_all();
+        let orphan = stage.orphan(started, policy).await;
+        stage.engine.keep_up();
+        let worker = stage.worker().await;
+        assert_eq!(worker.handle(), orphan);
+        worker.answers("1");
+        let job = stage.ended(orphan).await;
+        assert_eq!((job.status, job.attempt), (Status::Completed, u64::from(started) + 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_without_jobs_wakes_for_nothing() {
+    let stage = Stage::new();
+    stage.engine.keep_up();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let looks = stage.store.looks();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(stage.store.looks(), looks);
 }
 
 #[tokio::test(start_paused = true)]

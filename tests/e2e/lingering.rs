@@ -1,0 +1,113 @@
+//! The gateway outlives the client that started it: closed, killed or crashed, the jobs are finished and kept.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, FIXTURE, Home, meanwhile, text, wait_gone};
+use crate::faces::{Gate, handle, impatient, poll};
+
+/// A job that runs, and the gate that ends it.
+fn running(client: &Client) -> (String, Gate) {
+    let gate = Gate::new(client.home(), "gate");
+    (handle(&client.call("gate", gate.arguments())), gate)
+}
+
+/// The process id of the keeper that runs a job, as the job's log has it.
+fn keeper_of(home: &Home, handle: &str) -> u32 {
+    let output = Command::new(meanwhile())
+        .args(["jobs", "events", handle, "--json"])
+        .env("MEANWHILE_STATE_DIR", home.state_dir())
+        .output()
+        .expect("meanwhile runs");
+    let events: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let started = events.as_array().expect("events").iter().rfind(|event| event["kind"] == "started");
+    let peer = started.expect("it has started")["peer"].as_str().expect("by a peer");
+    peer.split(':').next().expect("a peer begins with its process id").parse().expect("a number")
+}
+
+fn signal(name: &str, pid: u32) {
+    let told = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs");
+    assert!(told.success());
+}
+
+fn next_session(home: &Home) -> Client {
+    let client =
+        Client::wrap_in(home, &["--inline-budget", "30ms"], &[FIXTURE], &[("MEANWHILE_LEASE", "300ms")]);
+    client.initialize();
+    client
+}
+
+fn finishes_after(end: impl FnOnce(&Client)) {
+    let client = impatient(&[]);
+    let home = client.home().clone();
+    let (handle, gate) = running(&client);
+    let keeper = keeper_of(&home, &handle);
+    assert_ne!(keeper, client.pid(), "the client's child is only the shim");
+    end(&client);
+    client.wait_exit();
+    let next = next_session(&home);
+    gate.open();
+    assert_eq!(text(&poll(&next, &handle)), "opened");
+    assert_eq!(home.log().matches("start gate").count(), 1);
+    wait_gone(keeper);
+}
+
+#[test]
+fn a_client_that_closes_its_stdin_finds_its_jobs_finished() {
+    finishes_after(Client::close_stdin);
+}
+
+#[test]
+fn a_client_that_kills_what_it_started_finds_its_jobs_finished() {
+    finishes_after(Client::kill);
+    finishes_after(|client| signal("-TERM", client.pid()));
+    finishes_after(|client| signal("-HUP", client.pid()));
+}
+
+#[test]
+fn nothing_is_left_when_there_is_nothing_to_finish() {
+    let client = impatient(&[]);
+    let (handle, gate) = running(&client);
+    let keeper = keeper_of(client.home(), &handle);
+    gate.open();
+    poll(&client, &handle);
+    client.close_stdin();
+    assert!(client.wait_exit().success());
+    assert!(
+        client.home().log().contains("exit"),
+        "the server has ended before the client is told that we have"
+    );
+    wait_gone(keeper);
+}
+
+#[test]
+fn lingering_is_bounded() {
+    let client = impatient(&["--linger", "100ms"]);
+    let home = client.home().clone();
+    let (handle, _gate) = running(&client);
+    client.close_stdin();
+    assert!(client.wait_exit().success(), "the client is not kept waiting");
+    let polled = poll(&next_session(&home), &handle);
+    assert_eq!(polled["structuredContent"]["reason"], "interrupted", "{polled}");
+}
+
+#[test]
+fn a_keeper_that_is_killed_leaves_its_job_interrupted_and_not_run_twice() {
+    let home = Home::new();
+    let first = next_session(&home);
+    let (handle, gate) = running(&first);
+    signal("-KILL", keeper_of(&home, &handle));
+    assert_eq!(first.wait_exit().code(), Some(1), "the shim tells that its keeper has died");
+    let next = next_session(&home);
+    let polled = next.call("poll_result", json!({"handle": handle}));
+    assert_eq!(polled["structuredContent"]["reason"], "interrupted", "{polled}");
+    gate.open();
+    assert_eq!(home.log().matches("start gate").count(), 1);
+}
+
+#[test]
+fn the_exit_code_of_wrong_usage_reaches_the_client() {
+    let client = Client::spawn(&[meanwhile(), "wrap", "--mode", "sometimes", "--", "server"]);
+    assert_eq!(client.wait_exit().code(), Some(2));
+}
