@@ -122,7 +122,10 @@ impl Client {
         self.stage.ledger().count("sessions");
         let mut goes_on = match self.session.initialize().await {
             Heard::Result(_) => true,
-            heard => self.note("initialize", &heard),
+            heard => {
+                self.note("initialize", &heard);
+                false
+            }
         };
         if goes_on {
             self.stage.ledger().count("sessions that began");

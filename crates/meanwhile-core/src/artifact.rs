@@ -13,8 +13,8 @@ use crate::Json;
 /// Answers up to this size, in bytes, live in the job's row.
 pub const ROW_MAX: usize = 64 * 1024;
 
-/// A file younger than this is never removed: a job that will name it may be about to commit.
-const YOUNG: Duration = Duration::from_secs(3600);
+/// A file younger than this is never removed: a job that will name it may be about to commit. One that expires sooner stays.
+const YOUNG: Duration = Duration::from_secs(300);
 
 /// The folder of artifacts.
 #[derive(Debug, Clone)]

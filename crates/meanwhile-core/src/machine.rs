@@ -104,6 +104,14 @@ pub enum Op {
     Expire,
 }
 
+impl Op {
+    /// Whether nobody is worse off if the machine's power fails and this never was: a store need not flush it.
+    #[must_use]
+    pub fn may_be_lost(&self) -> bool {
+        matches!(self, Op::Progress { .. } | Op::Collect { .. } | Op::Announce | Op::Join | Op::Note { .. })
+    }
+}
+
 /// Why an operation was refused. The job is as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {

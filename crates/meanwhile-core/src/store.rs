@@ -138,7 +138,7 @@ pub enum StoreError {
 }
 
 /// Where jobs live. Every method is atomic; a method that returned has made its change durable, except for
-/// [`Op::Progress`], [`Store::renew`] and [`Store::learn`], which may be lost with the machine's power.
+/// what [`Op::may_be_lost`], [`Store::renew`] and [`Store::learn`], which may be lost with the machine's power.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes a job down. If it `joins` and another job is [joinable](Store::joinable), nothing is created: that one is

@@ -192,7 +192,7 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&self, handle: Handle, op: Op) -> Result<Job, StoreError> {
-        let is_lazy = matches!(op, Op::Progress { .. });
+        let is_lazy = op.may_be_lost();
         self.write(is_lazy, move |tx| commands::apply(tx, handle, &op)).await
     }
 

@@ -129,11 +129,12 @@ impl Gateway {
     async fn unannounced(&self) -> Vec<Job> {
         // Whatever changes while it is looked is seen at the next answer.
         lock(&self.ledger.known).is_quiet = true;
-        let mut jobs = self.outstanding().await.unwrap_or_else(|error| {
+        let wanted = Query { unannounced_only: true, ..self.outstanding() };
+        let mut jobs = self.engine.store().list(&wanted).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "the jobs that have ended cannot be read");
             vec![]
         });
-        jobs.retain(|job| job.announced_at.is_none() && self.ledger.tell(job.handle));
+        jobs.retain(|job| self.ledger.tell(job.handle));
         jobs
     }
 
@@ -149,10 +150,9 @@ impl Gateway {
         });
     }
 
-    async fn outstanding(&self) -> Result<Vec<Job>, StoreError> {
+    fn outstanding(&self) -> Query {
         let scope = Some(self.settings.scope.clone());
-        let query = Query { scope, uncollected_only: true, limit: LIST_MAX, ..Query::default() };
-        self.engine.store().list(&query).await
+        Query { scope, uncollected_only: true, limit: LIST_MAX, ..Query::default() }
     }
 
     /// How many results wait for this scope, for the introduction of a new session. It does not keep a session from
@@ -161,7 +161,8 @@ impl Gateway {
         if !self.ledger.is_in_use() {
             return 0;
         }
-        match tokio::time::timeout(INTRODUCTION, self.outstanding()).await {
+        let wanted = self.outstanding();
+        match tokio::time::timeout(INTRODUCTION, self.engine.store().list(&wanted)).await {
             Ok(Ok(jobs)) => jobs.len(),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the jobs that wait cannot be counted");
