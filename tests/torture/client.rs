@@ -154,6 +154,9 @@ impl Client {
         }
         let word = if in_mid_call { " in mid-call" } else { "" };
         self.stage.ledger().count(format!("left {how:?}{word}"));
+        if how == Leave::Kill {
+            self.stage.ledger().hurt.extend(self.session.pid());
+        }
         let child = self.session.leave(how).await;
         self.stage.part(child, how);
     }

@@ -77,6 +77,7 @@ fn hurt(stage: &Stage, dice: &mut Dice, recoveries: &mut JoinSet<()>) -> bool {
         Deed::FillDisk => "disks filled".to_owned(),
     };
     stage.ledger().count(name);
+    stage.ledger().hurt.insert(target.pid.as_raw_nonzero().get());
     recoveries.spawn(recover(target, deed, length));
     matches!(deed, Deed::Kill(_))
 }

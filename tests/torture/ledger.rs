@@ -1,6 +1,6 @@
 //! What was asked for and what was promised, by whichever client: the books that must balance at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -17,12 +17,14 @@ pub(crate) struct Call {
 }
 
 /// One handle that a client was given.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) token: String,
     pub(crate) cancel_asked: bool,
     /// It ended before the tool was called.
     pub(crate) unstarted: bool,
+    /// Its end says that the process which ran it is gone.
+    pub(crate) lost_with_its_keeper: bool,
     pub(crate) outcome: Option<Outcome>,
 }
 
@@ -41,6 +43,8 @@ pub(crate) struct Ledger {
     pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) counts: BTreeMap<String, usize>,
     pub(crate) violations: Vec<String>,
+    /// The processes that the run itself has killed, frozen or denied their disk.
+    pub(crate) hurt: BTreeSet<i32>,
 }
 
 impl Ledger {
@@ -98,7 +102,7 @@ impl Ledger {
         if joined {
             self.call(token).asked -= 1;
         }
-        let job = Job { token: token.to_owned(), cancel_asked: false, unstarted: false, outcome: None };
+        let job = Job { token: token.to_owned(), ..Job::default() };
         self.jobs.entry(handle.to_owned()).or_insert(job);
     }
 
@@ -154,6 +158,7 @@ impl Ledger {
         job.outcome = outcome.clone();
         let why = said["status_message"].as_str().unwrap_or_default();
         job.unstarted |= why.starts_with("never started") || why == "cancelled before it started";
+        job.lost_with_its_keeper |= why.starts_with("the process that ran it is gone");
         if let Some(outcome) = outcome.clone().filter(|_| is_new) {
             self.count(format!("ended {outcome:?}"));
             if outcome == Outcome::Failed || outcome == Outcome::Interrupted {

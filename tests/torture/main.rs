@@ -60,6 +60,7 @@ async fn torture(stage: &Stage, seed: u64, kills: usize) -> Duration {
     let last = audit::settle(stage).await;
     audit::all_gone(stage).await;
     audit::balance(stage).await;
+    audit::needless_losses(stage).await;
     last
 }
 

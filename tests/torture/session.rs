@@ -132,6 +132,11 @@ impl Session {
         }
     }
 
+    /// The process that the client started.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.child.id()?.try_into().ok()
+    }
+
     /// What it has said on stderr.
     pub(crate) fn stderr(&self) -> Vec<String> {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()

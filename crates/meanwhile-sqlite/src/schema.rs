@@ -30,7 +30,8 @@ static MAKING: Mutex<()> = Mutex::new(());
 /// Opens the file for the writer, and makes it, its folder and its tables where they are not there.
 pub(crate) fn open_writer(path: &Path, clock: &dyn Clock) -> Result<Connection, StoreError> {
     make_file(path).map_err(|error| {
-        let reason = format!("it cannot be made: {error}; make its folder writable, or set MEANWHILE_STATE_DIR to another folder");
+        let reason =
+            format!("it cannot be made ({error}); set MEANWHILE_STATE_DIR to a folder that you can write to");
         StoreError::Failed { place: path.display().to_string(), reason }
     })?;
     prepare_writer(path, clock).map_err(|fault| fault.at(path))

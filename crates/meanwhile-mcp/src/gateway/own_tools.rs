@@ -1,6 +1,6 @@
 //! Our own tools, as the client calls them: which one is meant, and what it is given. Polling is in [`super::poll`].
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use meanwhile_core::engine::{Action, Controlled, read_answer};
 use meanwhile_core::store::Query;
@@ -13,6 +13,7 @@ use super::Gateway;
 use super::reply::{ToolResult, protocol_error, text_block, tool_error, tool_result};
 use crate::catalog::Catalog;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, to_json};
+use crate::rules::Rules;
 use crate::slice::{Slice, SliceRequest, slice};
 use crate::words::{self, CONTROL_JOB, LIST_JOBS, POLL_RESULT, READ_RESULT, Said};
 
@@ -29,6 +30,16 @@ pub(super) enum OwnTool {
 
 impl OwnTool {
     const ALL: [OwnTool; 4] = [OwnTool::Poll, OwnTool::List, OwnTool::Control, OwnTool::Read];
+
+    /// Checks arguments against the schema that we show, so that an error names the field.
+    fn check(self, arguments: &str) -> Result<(), String> {
+        static OURS: LazyLock<Catalog> = LazyLock::new(|| {
+            let mut ours = Catalog::default();
+            ours.add_page(&words::tools(str::to_owned).map(|tool| to_json(&tool)), &Rules::default());
+            ours
+        });
+        OURS.get(self.name()).map_or(Ok(()), |tool| tool.check(arguments))
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -116,6 +127,9 @@ impl Gateway {
                 "{}: the arguments have more than {ARGUMENTS_MAX} bytes",
                 tool.name()
             ));
+        }
+        if let Err(why) = tool.check(arguments) {
+            return tool_error(&format!("{}: {why}", tool.name()));
         }
         let answer = match tool {
             OwnTool::Poll => self.poll_result(arguments, catalog).await,

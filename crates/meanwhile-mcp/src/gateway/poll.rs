@@ -28,8 +28,13 @@ const WAIT_DEFAULT: Duration = Duration::from_secs(20);
 struct Arguments {
     handle: Option<String>,
     handles: Option<Vec<String>>,
-    wait_ms: Option<u64>,
+    /// A whole number, which some clients write with a fraction.
+    wait_ms: Option<f64>,
     until: Option<UntilWord>,
+}
+
+fn milliseconds(number: f64) -> Duration {
+    Duration::from_millis(number.max(0.0) as u64)
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -54,7 +59,7 @@ impl Gateway {
         catalog: &Catalog,
     ) -> Result<Answer, Wrong> {
         let Arguments { handle, handles, wait_ms, until } = read(arguments)?;
-        let patience = wait_ms.map_or(WAIT_DEFAULT, Duration::from_millis).min(self.longest_wait());
+        let patience = wait_ms.map_or(WAIT_DEFAULT, milliseconds).min(self.longest_wait());
         let until = match until {
             Some(UntilWord::All) => Until::All,
             Some(UntilWord::Any) | None => Until::Any,
@@ -74,10 +79,14 @@ impl Gateway {
         }
     }
 
-    /// The longest that a poll of this client waits.
+    /// The longest that a poll of this client waits: as long as it survives, by its profile or as it was configured, and
+    /// not longer than it has shown.
     fn longest_wait(&self) -> Duration {
-        let survives = lock(&self.client).survives();
-        self.settings.wait_max.map_or(survives, |most| most.min(survives))
+        let client = *lock(&self.client);
+        match self.settings.wait_max {
+            Some(most) => client.learned().map_or(most, |learned| most.min(learned)),
+            None => client.survives(),
+        }
     }
 
     /// Waits as it was asked for. A poll that hardly waits, again and again while nothing changes, is slowed: it ends with the
