@@ -19,7 +19,7 @@ fn texts(answer: &Value) -> Vec<&str> {
 fn call_as(client: &Client, id: &str, gate: &Gate) -> Value {
     let params =
         json!({"name": "gate", "arguments": gate.arguments(), "_meta": {"claudecode/toolUseId": id}});
-    client.request("tools/call", params).unwrap()
+    client.request("tools/call", params).expect("an answer")
 }
 
 fn wait_for_the_end(client: &Client) {

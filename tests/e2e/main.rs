@@ -13,6 +13,7 @@ mod inbox;
 mod jobs_command;
 mod ledger;
 mod lingering;
+mod load;
 mod malformed;
 mod passing;
 mod results;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::client::{Stage, poll};
@@ -79,28 +81,53 @@ pub(crate) async fn all_gone(stage: &Stage) {
     }
 }
 
-/// Counts the jobs that were lost with a process which nobody had hurt: a machine under load may let a lease run out, but
-/// that should be rare.
+/// Counts the jobs that were taken from a process which nobody had hurt, while nobody was frozen: a machine under load may
+/// let a lease run out, but that should be rare.
 pub(crate) async fn needless_losses(stage: &Stage) {
-    let interrupted = |job: &Job| job.outcome == Some(Outcome::Interrupted) && job.lost_with_its_keeper;
-    let lost: Vec<String> = {
+    let suspects: Vec<String> = {
         let ledger = stage.ledger();
-        ledger.jobs.iter().filter(|(_, job)| interrupted(job)).map(|(handle, _)| handle.clone()).collect()
+        let lost = |job: &Job| job.lost_with_its_keeper || ledger.calls[&job.token].safe;
+        ledger.jobs.iter().filter(|(_, job)| lost(job)).map(|(handle, _)| handle.clone()).collect()
     };
-    for handle in lost {
-        let told = events(stage, &handle).await;
-        let keeper = told.rsplit("by process ").next().and_then(|rest| rest.split(':').next()?.parse().ok());
-        let mut ledger = stage.ledger();
-        if keeper.is_some_and(|keeper: i32| !ledger.hurt.contains(&keeper)) {
-            ledger.count("interrupted though nobody had hurt its keeper");
+    for handle in suspects {
+        let output = stage.place.jobs(&["events", &handle, "--json"]).output().await.expect("meanwhile runs");
+        let told: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let unhurt = |(keeper, at): &(i32, Timestamp)| {
+            let ledger = stage.ledger();
+            !ledger.hurt.contains(keeper) && !ledger.frozen.iter().any(|frozen| frozen.contains(at))
+        };
+        if let Some((keeper, _)) = robbed(&told).into_iter().find(unhurt) {
+            let told = events(stage, &handle).await;
+            let mut ledger = stage.ledger();
+            ledger.count("taken from a keeper that nobody had hurt");
+            ledger.oddities.push(format!("{handle} was taken from {keeper}, which nobody had hurt:\n{told}"));
         }
     }
+}
+
+/// The process ids of those that a job was taken from, and when.
+fn robbed(events: &[Value]) -> Vec<(i32, Timestamp)> {
+    let mut robbed = Vec::new();
+    let mut holder: Option<i32> = None;
+    for event in events {
+        if let Some(peer) = event["peer"].as_str() {
+            holder = peer.split(':').next().and_then(|pid| pid.parse().ok());
+        }
+        let why = event["reason"].as_str().or(event["message"].as_str()).unwrap_or_default();
+        if why.starts_with("the peer that ran it is gone")
+            || why.starts_with("the process that ran it is gone")
+        {
+            robbed.extend(holder.zip(event["at"].as_str().and_then(|at| at.parse().ok())));
+        }
+    }
+    robbed
 }
 
 /// Compares what was promised with what the upstreams did.
 pub(crate) async fn balance(stage: &Stage) {
     let effects = effects(&stage.place.log());
     stage.ledger().counts.insert("effects".to_owned(), effects.values().sum());
+    stage.ledger().counts.insert("effects of different calls".to_owned(), effects.len());
     let doubtful = {
         let mut ledger = stage.ledger();
         let mut doubtful = too_many(&ledger, &effects);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tokio::process::Child;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::dice::Dice;
 use crate::ledger::{Ledger, text};
@@ -241,13 +241,14 @@ impl Client {
         }
         let until = dice.weighed(&[(1, "any"), (1, "all")]);
         let arguments = json!({"handles": handles, "until": until, "wait_ms": dice.between(0, 300)});
+        let asked = Instant::now();
         let heard = self.session.call("poll_result", arguments).await;
         let Heard::Result(result) = &heard else { return self.note("poll_result", &heard) };
         let mut ledger = self.stage.ledger();
         match result["structuredContent"]["jobs"].as_array() {
             Some(jobs) => {
                 for (handle, job) in handles.iter().zip(jobs) {
-                    ledger.standing(handle, job);
+                    ledger.standing(handle, job, asked);
                 }
             }
             None => ledger.trouble("poll of several", &text(result)),
@@ -262,10 +263,11 @@ impl Client {
             ledger.count("cancellations");
             ledger.jobs.get_mut(&handle).expect("a handle of ours").cancel_asked = true;
         }
+        let asked = Instant::now();
         let arguments = json!({"handle": handle, "action": "cancel"});
         let heard = self.session.call("control_job", arguments).await;
         if let Heard::Result(result) = &heard {
-            self.stage.ledger().standing(&handle, &result["structuredContent"]);
+            self.stage.ledger().standing(&handle, &result["structuredContent"], asked);
             return true;
         }
         self.note("control_job", &heard)
@@ -291,10 +293,11 @@ impl Client {
 
 /// Polls one job. Returns whether the conversation goes on.
 pub(crate) async fn poll(session: &mut Session, stage: &Stage, handle: &str, wait_ms: u64) -> bool {
+    let asked = Instant::now();
     let heard = session.call("poll_result", json!({"handle": handle, "wait_ms": wait_ms})).await;
     stage.ledger().count("polls");
     if let Heard::Result(result) = &heard {
-        stage.ledger().polled(handle, result);
+        stage.ledger().polled(handle, result, asked);
         return true;
     }
     note(stage, "poll_result", &heard)

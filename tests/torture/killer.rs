@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -29,6 +30,8 @@ const DEEDS: [(u64, Deed); 6] = [
 const PAUSE: (u64, u64) = (10, 350);
 /// How long what is hurt stays so, in milliseconds: from less than a lease to several of them.
 const HURT: (u64, u64) = (50, 1200);
+/// How long after a freeze leases may still be found to have run out in it.
+const AFTER_A_FREEZE: Duration = Duration::from_millis(500);
 /// A storm that finds too little to kill is over after this for each kill, and has failed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -78,6 +81,10 @@ fn hurt(stage: &Stage, dice: &mut Dice, recoveries: &mut JoinSet<()>) -> bool {
     };
     stage.ledger().count(name);
     stage.ledger().hurt.insert(target.pid.as_raw_nonzero().get());
+    if let Deed::Freeze(_) = deed {
+        let now = Timestamp::now();
+        stage.ledger().frozen.push(now..now + length + AFTER_A_FREEZE);
+    }
     recoveries.spawn(recover(target, deed, length));
     matches!(deed, Deed::Kill(_))
 }

@@ -1,8 +1,11 @@
 //! What was asked for and what was promised, by whichever client: the books that must balance at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// One tool call that clients made, perhaps again and again, under one token.
 #[derive(Debug, Default)]
@@ -26,6 +29,8 @@ pub(crate) struct Job {
     /// Its end says that the process which ran it is gone.
     pub(crate) lost_with_its_keeper: bool,
     pub(crate) outcome: Option<Outcome>,
+    /// Since when that is known.
+    known: Option<Instant>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,8 +48,12 @@ pub(crate) struct Ledger {
     pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) counts: BTreeMap<String, usize>,
     pub(crate) violations: Vec<String>,
+    /// What is worth a look, and may still be right.
+    pub(crate) oddities: Vec<String>,
     /// The processes that the run itself has killed, frozen or denied their disk.
     pub(crate) hurt: BTreeSet<i32>,
+    /// When a process was frozen that may have held the store's lock: then nobody could renew a lease.
+    pub(crate) frozen: Vec<Range<Timestamp>>,
 }
 
 impl Ledger {
@@ -115,8 +124,8 @@ impl Ledger {
         }
     }
 
-    /// What says of a job where it stands, alone or as one of several. Returns whether it has ended.
-    pub(crate) fn standing(&mut self, handle: &str, structured: &Value) -> bool {
+    /// What says of a job where it stands, alone or as one of several, to whom has asked at that time.
+    pub(crate) fn standing(&mut self, handle: &str, structured: &Value, asked: Instant) {
         let outcome = match (structured["status"].as_str(), structured["reason"].as_str()) {
             (Some("working"), _) => None,
             (Some("completed"), _) => Some(Outcome::Completed),
@@ -124,59 +133,65 @@ impl Ledger {
             (Some("failed"), Some("interrupted")) => Some(Outcome::Interrupted),
             (Some("failed"), Some(_)) => Some(Outcome::Failed),
             // In what way is said by a poll only.
-            (Some("failed"), None) => return true,
+            (Some("failed"), None) => return,
             _ => {
-                self.violation(format!("{handle} is said to be {structured}"));
-                return false;
+                return self.violation(format!("{handle} is said to be {structured}"));
             }
         };
-        self.ends(handle, outcome, structured)
+        self.stands(handle, outcome, structured, asked);
     }
 
-    /// The answer of `poll_result` for one handle. Returns whether the job has ended.
-    pub(crate) fn polled(&mut self, handle: &str, result: &Value) -> bool {
+    /// The answer of `poll_result` for one handle, to whom has asked at that time.
+    pub(crate) fn polled(&mut self, handle: &str, result: &Value, asked: Instant) {
         let token = self.jobs[handle].token.clone();
         let structured = &result["structuredContent"];
         if structured["status"].is_string() && structured["preview"] != true {
-            return self.standing(handle, structured);
+            return self.standing(handle, structured, asked);
         }
         if is_answer(result, &token) || (structured["preview"] == true && names(result, &token)) {
-            return self.ends(handle, Some(Outcome::Completed), structured);
+            return self.stands(handle, Some(Outcome::Completed), structured, asked);
         }
         self.trouble(&format!("poll of {handle}"), &text(result));
-        false
     }
 
-    fn ends(&mut self, handle: &str, outcome: Option<Outcome>, said: &Value) -> bool {
-        let Some(job) = self.jobs.get_mut(handle) else { return false };
-        if job.outcome.is_some() && job.outcome != outcome {
-            let was = job.outcome.clone();
-            self.violation(format!("{handle} was {was:?} and then {outcome:?}: {said}"));
-            return true;
-        }
-        let is_new = job.outcome.is_none();
-        job.outcome = outcome.clone();
-        let why = said["status_message"].as_str().unwrap_or_default();
-        job.unstarted |= why.starts_with("never started") || why == "cancelled before it started";
-        job.lost_with_its_keeper |= why.starts_with("the process that ran it is gone");
-        if let Some(outcome) = outcome.clone().filter(|_| is_new) {
-            self.count(format!("ended {outcome:?}"));
-            if outcome == Outcome::Failed || outcome == Outcome::Interrupted {
-                self.trouble(handle, why);
+    fn stands(&mut self, handle: &str, outcome: Option<Outcome>, said: &Value, asked: Instant) {
+        let Some(job) = self.jobs.get_mut(handle) else { return };
+        let Some(outcome) = outcome else {
+            // What was asked before may be answered after.
+            if job.known.is_some_and(|known| known < asked) {
+                let was = job.outcome.clone();
+                self.violation(format!("{handle} was {was:?} and then unfinished: {said}"));
             }
+            return;
+        };
+        if let Some(was) = &job.outcome {
+            if *was != outcome {
+                let was = was.clone();
+                self.violation(format!("{handle} was {was:?} and then {outcome:?}: {said}"));
+            }
+            return;
         }
-        outcome.is_some()
+        let why = said["status_message"].as_str().unwrap_or_default();
+        job.unstarted = why.starts_with("never started") || why == "cancelled before it started";
+        job.lost_with_its_keeper = why.starts_with("the process that ran it is gone");
+        job.outcome = Some(outcome.clone());
+        job.known = Some(Instant::now());
+        self.count(format!("ended {outcome:?}"));
+        if outcome == Outcome::Failed || outcome == Outcome::Interrupted {
+            self.trouble(handle, why);
+        }
     }
 
     /// Something that is no answer. There are reasons for that here, but not for everything.
     pub(crate) fn trouble(&mut self, whose: &str, text: &str) {
-        const REASONS: [(&str, &str); 9] = [
+        const REASONS: [(&str, &str); 10] = [
             ("the process that ran it is gone", "its keeper was gone"),
             ("the process that ran it was stopped", "its keeper stopped lingering"),
             ("the process that held it in its queue is gone", "its keeper was gone, it was queued"),
             ("never started", "never started"),
             ("did not initialize", "the upstream died while it was starting"),
             ("the MCP server", "its upstream died"),
+            ("could not be kept", "the disk was full, and its large answer is lost"),
             ("the disk failed", "the disk was full"),
             ("the disk is full", "the disk was full"),
             ("cannot be made", "the disk was full"),

@@ -14,6 +14,8 @@ use crate::processes::Process;
 pub(crate) const FIXTURE: &str = "fixture-upstream";
 /// All sessions share one scope, so that each may ask for every job.
 const SCOPE: &str = "torture";
+/// Short, and told for all tools, so that it stays what it is whatever their history says.
+const INLINE_BUDGET: &str = "*=inline-budget=40ms";
 /// What a dead process held is settled after this.
 const LEASE: &str = "300ms";
 /// A process that writes beyond its limit is to be told, not killed: what it inherits so, it keeps.
@@ -57,16 +59,7 @@ impl Place {
     /// `meanwhile wrap`, with all three streams piped.
     pub(crate) fn wrap(&self, start: &Start) -> Command {
         let mut command = self.command("sh", &["-c", TOLD_OF_FULL_DISKS, "sh", meanwhile(), "wrap"]);
-        command.args([
-            "--name",
-            "torture",
-            "--scope",
-            SCOPE,
-            "--inline-budget",
-            "40ms",
-            "--max-running",
-            "3",
-        ]);
+        command.args(["--name", "torture", "--scope", SCOPE, "--tool", INLINE_BUDGET, "--max-running", "3"]);
         command.args(["--linger", start.linger]);
         if start.handle_mode {
             command.args(["--mode", "handle"]);

@@ -106,16 +106,38 @@ fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn make_private_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
+/// Makes a folder for this user alone, and those above it, each with its name on the disk. For stores too. A folder that is
+/// there already is synced as well: whoever made it may not have come as far.
+///
+/// # Errors
+/// Whatever the file system says. A folder around it that may not be read is left to the file system to sync.
+pub fn make_private_folder(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return if path.as_os_str().is_empty() || path.is_dir() {
+            Ok(())
+        } else {
+            private_folder().create(path)
+        };
+    };
+    if !path.is_dir() {
+        make_private_folder(parent)?;
+        match private_folder().create(path) {
+            Err(error) if !path.is_dir() => return Err(error),
+            _ => {}
+        }
     }
+    match sync_folder(parent) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+fn private_folder() -> fs::DirBuilder {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no modes to set"))]
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
-    path.parent().map_or(Ok(()), sync_folder)
+    builder
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

@@ -1,11 +1,12 @@
 //! Opening the file: its folder, its modes, its settings and its layout.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::Duration;
 
+use meanwhile_core::artifact::make_private_folder;
 use meanwhile_core::job::Lease;
 use meanwhile_core::{Clock, StoreError, Timestamp};
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
@@ -152,7 +153,7 @@ pub(crate) fn plan_of(text: &str, values: Vec<rusqlite::types::Value>) -> String
 fn make_file(path: &Path) -> std::io::Result<()> {
     let _making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        private_folder().recursive(true).create(folder)?;
+        make_private_folder(folder)?;
     }
     // Only ever a new file: see MAKING. SQLite gives its log the mode of the file.
     match private_file().write(true).create_new(true).open(path) {
@@ -162,22 +163,10 @@ fn make_file(path: &Path) -> std::io::Result<()> {
 }
 
 #[cfg(unix)]
-fn private_folder() -> DirBuilder {
-    let mut builder = DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-}
-
-#[cfg(unix)]
 fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
-}
-
-#[cfg(not(unix))]
-fn private_folder() -> DirBuilder {
-    DirBuilder::new()
 }
 
 #[cfg(not(unix))]

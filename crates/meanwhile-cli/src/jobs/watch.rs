@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use meanwhile_core::changes::Subscription;
 use meanwhile_core::event::Event;
 use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Handle, Job, Status, Timestamp};
@@ -30,6 +31,14 @@ pub(super) async fn watch(desk: &Desk, handles: &[Handle]) -> anyhow::Result<u8>
             return Ok(NO_SUCH_JOB);
         }
     }
+    // Listened for all along: one that came during a look would be lost otherwise.
+    tokio::select! {
+        followed = follow(desk, handles, &mut changes) => followed,
+        _ = tokio::signal::ctrl_c() => Ok(0),
+    }
+}
+
+async fn follow(desk: &Desk, handles: &[Handle], changes: &mut Subscription) -> anyhow::Result<u8> {
     let mut screen = Screen::new(desk, handles.is_empty().then(|| desk.store.now()));
     loop {
         let jobs = screen.jobs_of_interest(handles).await?;
@@ -41,10 +50,7 @@ pub(super) async fn watch(desk: &Desk, handles: &[Handle]) -> anyhow::Result<u8>
             return Ok(0);
         }
         screen.invite(handles);
-        tokio::select! {
-            () = changes.changed() => {}
-            _ = tokio::signal::ctrl_c() => return Ok(0),
-        }
+        changes.changed().await;
     }
 }
 

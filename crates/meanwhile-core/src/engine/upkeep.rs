@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Engine;
+use super::{ATTEMPTS_MAX, Engine};
 use crate::artifact::Artifacts;
 use crate::job::{Job, Status};
 use crate::machine::Op;
@@ -135,7 +135,9 @@ async fn settle(store: &dyn Store, serves: impl Fn(&Job) -> bool) -> Result<Vec<
 fn may_run_again(job: &Job) -> bool {
     match job.status {
         Status::Queued => job.cancel_requested_at.is_none(),
-        Status::Working => job.policy.rerun && job.cancel_requested_at.is_none(),
+        Status::Working => {
+            job.policy.rerun && job.cancel_requested_at.is_none() && job.attempt < ATTEMPTS_MAX
+        }
         _ => false,
     }
 }
