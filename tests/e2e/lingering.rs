@@ -107,6 +107,18 @@ fn a_keeper_that_is_killed_leaves_its_job_interrupted_and_not_run_twice() {
 }
 
 #[test]
+fn a_keeper_that_is_killed_leaves_a_job_that_is_safe_to_repeat_to_the_next_session() {
+    let home = Home::new();
+    let first = next_session(&home);
+    let handle = handle(&first.call("read_only_sleep", json!({"ms": 1000})));
+    signal("-KILL", keeper_of(&home, &handle));
+    first.wait_exit();
+    let next = next_session(&home);
+    assert_eq!(text(&poll(&next, &handle)), "slept 1000 ms");
+    assert_eq!(home.log().matches("start read_only_sleep").count(), 2);
+}
+
+#[test]
 fn the_exit_code_of_wrong_usage_reaches_the_client() {
     let client = Client::spawn(&[meanwhile(), "wrap", "--mode", "sometimes", "--", "server"]);
     assert_eq!(client.wait_exit().code(), Some(2));

@@ -18,6 +18,7 @@ mod jobs;
 mod state;
 mod wrap;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -100,9 +101,9 @@ fn start(cli: Cli, mut leash: Option<Leash>) -> (u8, Option<Leash>) {
     log_to_stderr(cli.verbose);
     let code = run(cli.command, &mut leash).unwrap_or_else(|error| {
         if cli.verbose > 0 {
-            eprintln!("meanwhile: {error:?}");
+            let _ = writeln!(std::io::stderr(), "meanwhile: {error:?}");
         } else {
-            eprintln!("meanwhile: {error:#}");
+            let _ = writeln!(std::io::stderr(), "meanwhile: {error:#}");
         }
         1
     });
@@ -142,6 +143,8 @@ fn log_to_stderr(verbose: u8) {
             std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none(),
         )
         .with_target(false)
+        // A client that has gone takes its end of our stderr with it; to complain of that there would be to panic.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use meanwhile_core::artifact::make_private_folder;
 use meanwhile_core::job::Lease;
 use meanwhile_core::{Clock, StoreError, Timestamp};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use crate::fault::{Fault, failed};
@@ -66,6 +67,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     sql.busy_handler(Some(wait_for_turn))?;
+    // Without it a statement is compiled anew for values that a partial index might fit.
+    sql.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     sql.set_prepared_statement_cache_capacity(STATEMENTS);
     sql.execute_batch("PRAGMA trusted_schema = OFF")?;
     Ok(sql)

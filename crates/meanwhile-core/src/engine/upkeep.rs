@@ -67,7 +67,9 @@ impl Engine {
         }
         let statuses = vec![Status::Queued, Status::Paused, Status::Working];
         let unfinished = self.store.list(&Query { statuses, limit: 1, ..Query::default() }).await?;
-        Ok(if unfinished.is_empty() { Next::AtAnyChange } else { Next::After(self.settings.lease) })
+        // A job may begin here meanwhile, and its lease is then to be renewed in time.
+        let soon = Next::After(self.settings.lease / 3);
+        Ok(if unfinished.is_empty() { Next::AtAnyChange } else { soon })
     }
 
     /// Renews the leases of this peer, also of what is only held. Returns whether there are any.
@@ -87,6 +89,9 @@ impl Engine {
     /// Goes on with what dead peers left, as far as slots are free; the rest has its turn at a later look.
     async fn take_up(self: &Arc<Self>, left: Vec<Job>) -> Result<(), StoreError> {
         for job in left {
+            if self.interrupt.is_cancelled() {
+                break;
+            }
             let Some(slot) = self.free_slot() else { break };
             if let Some((job, run)) = self.claim(job.handle).await? {
                 tracing::info!(handle = %job.handle, tool = job.tool, "took up a job that another process left");

@@ -30,9 +30,10 @@ impl McpExecutor {
 
 #[async_trait::async_trait]
 impl Executor for McpExecutor {
-    /// The same server, for the same user in the same folder.
+    /// The same server, for the same user in the same folder, once its client has introduced itself: before that the server
+    /// takes no calls.
     fn serves(&self, job: &Job) -> bool {
-        job.server == self.server && job.scope == self.scope
+        job.server == self.server && job.scope == self.scope && self.upstream.is_initialized()
     }
 
     /// `request` is the parameters of the `tools/call`.

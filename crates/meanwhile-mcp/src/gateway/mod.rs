@@ -139,9 +139,6 @@ impl Gateway {
         });
         let inbox: std::sync::Weak<dyn Inbox> = Arc::downgrade(&(gateway.clone() as Arc<dyn Inbox>));
         upstream.set_inbox(inbox);
-        if gateway.settings.resume {
-            gateway.engine.keep_up();
-        }
         // Brought up while the client still says who it is. A failure is told to its `initialize`.
         tokio::spawn(async move { upstream.connect().await.map(drop) });
         gateway

@@ -79,6 +79,10 @@ impl Gateway {
             if let Ok(connection) = gateway.upstream.connect().await {
                 connection.send(message.to_line()).await;
             }
+            // The server can take calls now, and so what earlier sessions have left for it.
+            if gateway.settings.resume && gateway.upstream.is_initialized() {
+                gateway.engine.keep_up();
+            }
         };
         self.lane.send(self.requests.track_future(turn)).await;
     }

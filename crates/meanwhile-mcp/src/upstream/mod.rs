@@ -183,6 +183,12 @@ impl Upstream {
         self.replay().initialize = params;
     }
 
+    /// Whether the client has declared the server initialized.
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.replay().initialized.is_some()
+    }
+
     /// Remembers what the client has told the server and a later process must know too.
     pub fn remember(&self, message: &Message) {
         let mut replay = self.replay();
