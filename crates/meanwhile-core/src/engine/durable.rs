@@ -158,19 +158,28 @@ impl Engine {
         Op::Finish { attempt: job.attempt, outcome }
     }
 
-    /// An answer as it is committed: in the row, or, when it is large, as an artifact that is on the disk before.
+    /// An answer as it is committed: in the row, or, when it is large, as an artifact that is on the disk before. A disk that is
+    /// full for a while is waited for.
     async fn keep(&self, answer: Json) -> Outcome {
         let bytes = answer.get().len();
         if bytes <= ROW_MAX {
             return Outcome::Completed(answer);
         }
-        match self.artifacts.keep(answer).await {
-            Ok(digest) => Outcome::CompletedIn(AnswerInfo { bytes: bytes as u64, artifact: Some(digest) }),
-            Err(error) => {
+        let mut pauses = COMMIT_PAUSES.into_iter();
+        loop {
+            let error = match self.artifacts.keep(answer.clone()).await {
+                Ok(digest) => {
+                    return Outcome::CompletedIn(AnswerInfo { bytes: bytes as u64, artifact: Some(digest) });
+                }
+                Err(error) => error,
+            };
+            let Some(pause) = pauses.next().filter(|_| !self.interrupt.is_cancelled()) else {
                 let message =
                     format!("the tool answered with {bytes} bytes, which could not be kept: {error}");
-                Outcome::Failed(Failure { kind: FailureKind::Interrupted, message, error: None })
-            }
+                return Outcome::Failed(Failure { kind: FailureKind::Interrupted, message, error: None });
+            };
+            tracing::warn!(%error, "a large answer is not kept yet; trying again");
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
 
