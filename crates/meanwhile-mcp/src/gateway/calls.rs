@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::open_call::OpenCall;
 use super::own_tools::OwnTool;
-use super::reply::{ReplyTo, protocol_error, tool_error, tool_result, verbatim};
+use super::reply::{ReplyTo, protocol_error, tool_error, tool_result};
 use super::{Gateway, InFlight, lock};
 use crate::catalog::{Catalog, Tool, join_key, retry_key};
 use crate::clients;
@@ -238,7 +238,7 @@ impl Gateway {
 
 fn ended(attempt: Attempt) -> Option<Answer> {
     match attempt {
-        Attempt::Answered(result) => Some(verbatim(result)),
+        Attempt::Answered(result) => Some(Answer::Result(result)),
         Attempt::Failed(Failure { kind: FailureKind::Error, error: Some(error), .. }) => {
             Some(Answer::Error(error))
         }

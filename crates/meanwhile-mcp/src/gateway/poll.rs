@@ -8,7 +8,7 @@ use meanwhile_core::{Actor, Handle, Job, Json, Op, Status};
 use serde::Deserialize;
 
 use super::own_tools::{Wrong, not_found, parse_handle, read};
-use super::reply::{ToolResult, text_block, tool_result, verbatim};
+use super::reply::{ToolResult, text_block, tool_result};
 use super::{Gateway, lock};
 use crate::catalog::Catalog;
 use crate::economy::{self, EAGER};
@@ -210,7 +210,7 @@ impl Gateway {
 
     async fn delivered(self: &Arc<Self>, job: &Job, catalog: &Catalog) -> Result<Answer, Wrong> {
         Ok(match self.polled(job, WHOLE_MAX, catalog).await? {
-            Polled::Answer(answer) => verbatim(answer),
+            Polled::Answer(answer) => Answer::Result(answer),
             Polled::Said(said) => tool_result(&said),
         })
     }

@@ -86,8 +86,3 @@ pub(super) fn tool_error(text: &str) -> Answer {
 pub(super) fn protocol_error(code: i64, message: &str) -> Answer {
     Answer::Error(error(code, message))
 }
-
-/// The answer of a result that is passed on word for word.
-pub(super) fn verbatim(result: Json) -> Answer {
-    Answer::Result(result)
-}

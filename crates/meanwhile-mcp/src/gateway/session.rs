@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meanwhile_core::Json;
 
-use super::reply::{ReplyTo, protocol_error, verbatim};
+use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, lock};
 use crate::catalog::{Catalog, append};
 use crate::clients::{Patience, Profile};
@@ -38,7 +38,7 @@ impl Gateway {
             let tracker = gateway.requests.clone();
             tracker.spawn(async move {
                 let replied = match sent {
-                    Ok(waiting) => gateway.upstream.replied(waiting.reply().await),
+                    Ok(waiting) => waiting.reply().await.answer(),
                     Err(error) => Err(error),
                 };
                 reply.send(id, answer(gateway, replied).await).await;
@@ -64,7 +64,7 @@ impl Gateway {
         self.ask(id, "initialize", params, reply, async move |gateway, replied| match replied {
             Ok(Answer::Result(result)) => {
                 gateway.upstream.remember_initialize(again);
-                verbatim(introduce(&result, revision, gateway.count_outstanding().await))
+                Answer::Result(introduce(&result, revision, gateway.count_outstanding().await))
             }
             Ok(error) => error,
             Err(error) => protocol_error(UPSTREAM_GONE, &error.to_string()),
@@ -80,11 +80,11 @@ impl Gateway {
                 Ok(error) => return error,
                 Err(error) => return protocol_error(UPSTREAM_GONE, &error.to_string()),
             };
-            let Ok(mut page) = Fields::parse(result.get()) else { return verbatim(result) };
-            let Some(tools) = page.read::<Vec<Json>>("tools") else { return verbatim(result) };
+            let Ok(mut page) = Fields::parse(result.get()) else { return Answer::Result(result) };
+            let Some(tools) = page.read::<Vec<Json>>("tools") else { return Answer::Result(result) };
             let is_last = page.get("nextCursor").is_none();
             page.set("tools", to_json(&gateway.shown(&tools, from_start, is_last)));
-            verbatim(page.to_json())
+            Answer::Result(page.to_json())
         })
         .await;
     }

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStdout};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Inbox, process};
+use super::{Inbox, UpstreamError, process};
 use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Incoming, Message, to_json};
 use crate::transport::{Line, LineReader, Outbound};
 
@@ -31,6 +31,19 @@ pub enum Reply {
     Answer(Answer, Fields),
     /// The process is gone; the text says how.
     Lost(String),
+}
+
+impl Reply {
+    /// The answer, where nothing else of it counts.
+    ///
+    /// # Errors
+    /// If the server was lost before it answered.
+    pub fn answer(self) -> Result<Answer, UpstreamError> {
+        match self {
+            Reply::Answer(answer, _) => Ok(answer),
+            Reply::Lost(reason) => Err(UpstreamError::Lost { reason }),
+        }
+    }
 }
 
 enum Waiter {

@@ -167,17 +167,6 @@ impl Upstream {
         }
     }
 
-    /// What a reply says, where nothing but its answer counts.
-    ///
-    /// # Errors
-    /// If the server was lost before it answered.
-    pub fn replied(&self, reply: Reply) -> Result<Answer, UpstreamError> {
-        match reply {
-            Reply::Answer(answer, _) => Ok(answer),
-            Reply::Lost(reason) => Err(UpstreamError::Lost { reason }),
-        }
-    }
-
     /// Remembers with what the server was initialized, for its later processes.
     pub fn remember_initialize(&self, params: Option<Json>) {
         self.replay().initialize = params;
