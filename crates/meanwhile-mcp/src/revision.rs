@@ -1,6 +1,16 @@
 //! The protocol's revisions, and what a peer of each can do. Nobody else compares their names.
 
-/// A legacy revision: one that begins with `initialize`.
+/// The two ways to speak MCP, which are negotiated differently and may be spoken side by side.
+/// See <https://modelcontextprotocol.io/specification/2026-07-28/basic/versioning>.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Era {
+    /// A session begins with `initialize`.
+    Legacy,
+    /// There are no sessions: each request says in its `_meta` who asks, and what they can do.
+    Modern,
+}
+
+/// A revision of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Revision {
     /// <https://modelcontextprotocol.io/specification/2024-11-05>
@@ -11,14 +21,29 @@ pub enum Revision {
     V2025_06_18,
     /// <https://modelcontextprotocol.io/specification/2025-11-25>
     V2025_11_25,
+    /// <https://modelcontextprotocol.io/specification/2026-07-28>
+    V2026_07_28,
 }
 
 impl Revision {
     /// The newest that begins with `initialize`.
-    pub const LATEST: Revision = Revision::V2025_11_25;
+    pub const LATEST_LEGACY: Revision = Revision::V2025_11_25;
+    /// The newest of all.
+    pub const LATEST: Revision = Revision::V2026_07_28;
 
-    const ALL: [Revision; 4] =
-        [Revision::V2024_11_05, Revision::V2025_03_26, Revision::V2025_06_18, Revision::V2025_11_25];
+    const ALL: [Revision; 5] = [
+        Revision::V2024_11_05,
+        Revision::V2025_03_26,
+        Revision::V2025_06_18,
+        Revision::V2025_11_25,
+        Revision::V2026_07_28,
+    ];
+
+    /// How it is spoken.
+    #[must_use]
+    pub fn era(self) -> Era {
+        if self >= Revision::V2026_07_28 { Era::Modern } else { Era::Legacy }
+    }
 
     /// The name on the wire.
     #[must_use]
@@ -28,6 +53,7 @@ impl Revision {
             Revision::V2025_03_26 => "2025-03-26",
             Revision::V2025_06_18 => "2025-06-18",
             Revision::V2025_11_25 => "2025-11-25",
+            Revision::V2026_07_28 => "2026-07-28",
         }
     }
 
@@ -37,10 +63,18 @@ impl Revision {
         Revision::ALL.into_iter().find(|revision| revision.name() == name)
     }
 
-    /// What a server answers a client that asks for `name`: the same if it speaks it, else its own latest.
+    /// What a server answers an `initialize` that asks for `name`: the same if it is spoken so, else our latest that is.
     #[must_use]
     pub fn negotiate(name: &str) -> Revision {
-        Revision::from_name(name).unwrap_or(Revision::LATEST)
+        Revision::from_name(name)
+            .filter(|revision| revision.era() == Era::Legacy)
+            .unwrap_or(Revision::LATEST_LEGACY)
+    }
+
+    /// Whether tasks are part of the revision's core: `params.task`, `tasks/result`. Later ones have them as an extension.
+    #[must_use]
+    pub fn has_core_tasks(self) -> bool {
+        self == Revision::V2025_11_25
     }
 
     /// Whether messages may come in batches. Only one revision had them.
@@ -55,11 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_known_revision_is_kept_and_an_unknown_one_gets_our_latest() {
+    fn a_known_revision_is_kept_and_an_unknown_one_gets_our_latest_that_begins_so() {
         for revision in Revision::ALL {
-            assert_eq!(Revision::negotiate(revision.name()), revision);
+            assert_eq!(Revision::from_name(revision.name()), Some(revision));
+            if revision.era() == Era::Legacy {
+                assert_eq!(Revision::negotiate(revision.name()), revision);
+            }
         }
-        assert_eq!(Revision::negotiate("2026-07-28"), Revision::LATEST);
-        assert_eq!(Revision::negotiate(""), Revision::LATEST);
+        assert_eq!(Revision::negotiate("2026-07-28"), Revision::LATEST_LEGACY);
+        assert_eq!(Revision::negotiate(""), Revision::LATEST_LEGACY);
     }
 }

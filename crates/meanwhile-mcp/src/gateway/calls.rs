@@ -14,7 +14,7 @@ use super::{Gateway, InFlight, lock};
 use crate::catalog::{Catalog, Tool, join_key, retry_key};
 use crate::clients;
 use crate::economy::inline_budget;
-use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_REQUEST, Id, Message};
+use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_REQUEST, Id};
 use crate::rules::Face;
 use crate::words;
 
@@ -41,7 +41,7 @@ impl Gateway {
             Some((fields, name)) if fields.get("task").is_none() => (fields, name),
             _ => return self.pass_request(id, "tools/call".to_owned(), params, extra, reply).await,
         };
-        let open = Arc::new(OpenCall::new());
+        let open = Arc::new(OpenCall::new(reply.clone()));
         lock(&self.in_flight).insert(id.clone(), InFlight::Here(open.clone()));
         let place = self.lane.place().await;
         let gateway = self.clone();
@@ -199,7 +199,7 @@ impl Gateway {
     ) -> Called {
         let (tool, began) = (call.tool.clone(), Instant::now());
         let token = meta.get("progressToken");
-        let forward = |progress: Progress| self.forward_progress(token, &progress);
+        let forward = |progress: Progress| open.forward_progress(token, &progress);
         let called = self.engine.call(call, policy, budget, &open.cancel, &open.hand_off, forward).await;
         if matches!(called, Called::Ended(Attempt::Answered(_))) {
             self.took(&tool, began.elapsed());
@@ -224,15 +224,6 @@ impl Gateway {
         };
         let poll = catalog.our_name(words::POLL_RESULT);
         tool_result(&words::started(job, ahead, &poll, joined))
-    }
-
-    /// While the client still waits inline it sees the progress it asked for, word for word, under its own token.
-    fn forward_progress(&self, token: Option<&serde_json::value::RawValue>, progress: &Progress) {
-        let Some((token, report)) = token.zip(progress.verbatim.as_deref()) else { return };
-        let Ok(mut fields) = Fields::parse(report) else { return };
-        fields.set("progressToken", token.to_owned());
-        let message = Message::notification("notifications/progress", fields.to_json());
-        self.down.send_soon(message.to_line());
     }
 }
 

@@ -33,7 +33,7 @@ use self::history::History;
 use self::lane::Lane;
 use self::ledger::Ledger;
 use self::open_call::OpenCall;
-use self::reply::ReplyTo;
+pub use self::reply::{ReplyTo, Streamed};
 use crate::catalog::Catalog;
 use crate::clients::Patience;
 use crate::economy::EagerPolls;
@@ -196,7 +196,7 @@ impl Gateway {
         let why = match line {
             Line::Text(text) => match message::parse(text) {
                 Ok(Incoming::One(message)) => {
-                    return self.message(message, ReplyTo::client(&self.down)).await;
+                    return self.receive_message(message, ReplyTo::client(&self.down)).await;
                 }
                 Ok(Incoming::Batch(parts)) if self.takes_batches() => return self.batch(parts).await,
                 Ok(Incoming::Batch(_)) => malformed("batches exist only in revision 2025-03-26"),
@@ -219,13 +219,14 @@ impl Gateway {
         let replies = ReplyTo::batch(&self.down);
         for part in parts {
             match part {
-                Ok(message) => self.message(message, replies.clone()).await,
+                Ok(message) => self.receive_message(message, replies.clone()).await,
                 Err(malformed) => replies.send_line(malformed.to_line()).await,
             }
         }
     }
 
-    async fn message(self: &Arc<Self>, message: Message, reply: ReplyTo) {
+    /// Takes one message of the client. What it asks for is answered through `reply`.
+    pub async fn receive_message(self: &Arc<Self>, message: Message, reply: ReplyTo) {
         match message {
             Message::Request { id, method, params, extra } => match method.as_str() {
                 "initialize" => self.initialize(id, params, reply).await,

@@ -3,13 +3,18 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use meanwhile_core::Call;
+use meanwhile_core::{Call, Progress};
+use serde_json::value::RawValue;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::reply::ReplyTo;
 use super::{Gateway, InFlight, lock};
 use crate::clients;
+use crate::message::{Fields, Message};
 
 pub(super) struct OpenCall {
+    /// Where its answer goes, and what it reports until then.
+    reply: ReplyTo,
     began: Instant,
     /// Its work is to stop.
     pub(super) cancel: CancellationToken,
@@ -22,8 +27,9 @@ pub(super) struct OpenCall {
 }
 
 impl OpenCall {
-    pub(super) fn new() -> OpenCall {
+    pub(super) fn new(reply: ReplyTo) -> OpenCall {
         OpenCall {
+            reply,
             began: Instant::now(),
             cancel: CancellationToken::new(),
             hand_off: CancellationToken::new(),
@@ -40,6 +46,15 @@ impl OpenCall {
 
     pub(super) fn lands_when_dropped(&self) -> DropGuard {
         self.landed.clone().drop_guard()
+    }
+
+    /// While the client still waits inline it sees the progress it asked for, word for word, under its own token.
+    pub(super) fn forward_progress(&self, token: Option<&RawValue>, progress: &Progress) {
+        let Some((token, report)) = token.zip(progress.verbatim.as_deref()) else { return };
+        let Ok(mut fields) = Fields::parse(report) else { return };
+        fields.set("progressToken", token.to_owned());
+        let message = Message::notification("notifications/progress", fields.to_json());
+        self.reply.tell_soon(message.to_line());
     }
 
     fn is_handed_off_as(&self, call: &Call) -> bool {

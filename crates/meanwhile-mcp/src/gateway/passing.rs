@@ -48,15 +48,15 @@ impl Gateway {
         let tracker = self.requests.clone();
         tracker.spawn(async move {
             let sent_as = waiting.id();
-            let line = match waiting.reply().await {
-                Reply::Answer(answer, extra) => Message::Response { id: id.clone(), answer, extra }.to_line(),
+            let (answer, extra) = match waiting.reply().await {
+                Reply::Answer(answer, extra) => (answer, extra),
                 Reply::Lost(reason) => {
                     let why = format!("{reason}; it is started again at the next request");
-                    Message::response(id.clone(), protocol_error(UPSTREAM_GONE, &why)).to_line()
+                    (protocol_error(UPSTREAM_GONE, &why), Fields::default())
                 }
             };
             self.landed(&id, |request| matches!(request, InFlight::Passed(_, passed) if *passed == sent_as));
-            reply.send_line(line).await;
+            reply.respond(id, answer, extra).await;
         });
     }
 
@@ -127,13 +127,13 @@ impl Gateway {
             tracing::warn!(%id, "an answer of the client to no request; it is ignored");
             return;
         };
-        connection.send(Message::Response { id, answer, extra }.to_line()).await;
+        connection.answer(id, answer, extra).await;
     }
 }
 
 #[async_trait::async_trait]
 impl Inbox for Gateway {
-    async fn receive(&self, from: &Arc<Connection>, message: Message) {
+    async fn receive(&self, from: &Arc<Connection>, _about: Option<u64>, message: Message) {
         let message = match message {
             Message::Request { id, method, params, extra } => {
                 let ours = self.next_asked.fetch_add(1, Ordering::Relaxed);

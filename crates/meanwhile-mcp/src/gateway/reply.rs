@@ -4,46 +4,106 @@ use meanwhile_core::Json;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::message::{Answer, Id, Message, error, to_json};
+use crate::message::{Answer, Fields, Id, Message, error, to_json};
 use crate::transport::Outbound;
 use crate::words::Said;
 
-/// Where an answer goes. Dropping it is to answer nothing, as for a cancelled request.
+/// How many messages may wait for a stream before whoever sends the next one waits too.
+const STREAM: usize = 64;
+
+/// Where an answer goes, and what is said before it. Dropping it is to answer nothing, as for a cancelled request.
 #[derive(Clone)]
-pub(super) enum ReplyTo {
+pub struct ReplyTo(Way);
+
+#[derive(Clone)]
+enum Way {
     Client(Outbound),
-    Batch(mpsc::Sender<String>),
+    Batch(Outbound, mpsc::Sender<String>),
+    Stream(Id, mpsc::Sender<Streamed>),
+}
+
+/// What comes on a stream of its own for one request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Streamed {
+    /// A notification or a request that belongs to it.
+    Before(String),
+    /// Its answer: the last.
+    Answer(String),
 }
 
 impl ReplyTo {
-    pub(super) fn client(down: &Outbound) -> ReplyTo {
-        ReplyTo::Client(down.clone())
+    /// A line of its own on the client's one stream.
+    #[must_use]
+    pub fn client(down: &Outbound) -> ReplyTo {
+        ReplyTo(Way::Client(down.clone()))
     }
 
     /// A batch is answered by one array, once every request of it has been answered or dropped.
-    pub(super) fn batch(down: &Outbound) -> ReplyTo {
-        let (sender, mut lines) = mpsc::channel::<String>(16);
-        let down = down.clone();
+    #[must_use]
+    pub fn batch(down: &Outbound) -> ReplyTo {
+        let (sender, mut lines) = mpsc::channel::<String>(STREAM);
+        let to = down.clone();
         tokio::spawn(async move {
             let mut answers = Vec::new();
             while let Some(line) = lines.recv().await {
                 answers.push(line);
             }
             if !answers.is_empty() {
-                down.send(format!("[{}]", answers.join(","))).await;
+                to.send(format!("[{}]", answers.join(","))).await;
             }
         });
-        ReplyTo::Batch(sender)
+        ReplyTo(Way::Batch(down.clone(), sender))
     }
 
+    /// A stream of its own, whose request the client knows as `id`, whatever it is called here. It ends when the last clone
+    /// is gone.
+    #[must_use]
+    pub fn stream(id: Id) -> (ReplyTo, mpsc::Receiver<Streamed>) {
+        let (sender, stream) = mpsc::channel(STREAM);
+        (ReplyTo(Way::Stream(id, sender)), stream)
+    }
+
+    /// Answers the request `id`.
     pub(super) async fn send(&self, id: Id, answer: Answer) {
-        self.send_line(Message::response(id, answer).to_line()).await;
+        self.respond(id, answer, Fields::default()).await;
     }
 
+    /// As [`ReplyTo::send`], with the rest of the envelope.
+    pub(super) async fn respond(&self, id: Id, answer: Answer, extra: Fields) {
+        let id = self.known_as(id);
+        self.send_line(Message::Response { id, answer, extra }.to_line()).await;
+    }
+
+    /// How the client calls the request `id`.
+    pub(super) fn known_as(&self, id: Id) -> Id {
+        match &self.0 {
+            Way::Stream(theirs, _) => theirs.clone(),
+            _ => id,
+        }
+    }
+
+    /// Answers with a whole line.
     pub(super) async fn send_line(&self, line: String) {
-        match self {
-            ReplyTo::Client(down) => drop(down.send(line).await),
-            ReplyTo::Batch(batch) => drop(batch.send(line).await),
+        match &self.0 {
+            Way::Client(down) => drop(down.send(line).await),
+            Way::Batch(_, batch) => drop(batch.send(line).await),
+            Way::Stream(_, stream) => drop(stream.send(Streamed::Answer(line)).await),
+        }
+    }
+
+    /// Says something before the answer. Returns whether anybody may still hear it.
+    pub async fn tell(&self, line: String) -> bool {
+        match &self.0 {
+            Way::Client(down) | Way::Batch(down, _) => down.send(line).await,
+            Way::Stream(_, stream) => stream.send(Streamed::Before(line)).await.is_ok(),
+        }
+    }
+
+    /// As [`ReplyTo::tell`], but only if there is room: for what a later line replaces.
+    pub(super) fn tell_soon(&self, line: String) {
+        match &self.0 {
+            Way::Client(down) | Way::Batch(down, _) => down.send_soon(line),
+            Way::Stream(_, stream) => drop(stream.try_send(Streamed::Before(line))),
         }
     }
 }

@@ -5,5 +5,5 @@ mod outbound;
 mod stdio;
 
 pub use lines::{Line, LineReader};
-pub use outbound::Outbound;
+pub use outbound::{Outbound, Outgoing};
 pub use stdio::{stdin, stdout};

@@ -18,17 +18,55 @@ pub struct Outbound {
     closed: CancellationToken,
 }
 
+/// The other end of an [`Outbound`]: what was sent, in order.
+#[derive(Debug)]
+pub struct Outgoing {
+    queue: mpsc::Receiver<String>,
+    finish: CancellationToken,
+    closed: CancellationToken,
+}
+
+impl Outgoing {
+    /// The next line; `None` once all senders are gone, or were told to finish, and everything sent until then was taken.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.finish.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                line = self.queue.recv() => return line,
+            }
+        }
+    }
+
+    /// The next line, if it is there already.
+    pub fn ready(&mut self) -> Option<String> {
+        self.queue.try_recv().ok()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
 impl Outbound {
+    /// A way out whose other end the caller reads.
+    #[must_use]
+    pub fn channel() -> (Outbound, Outgoing) {
+        let (lines, queue) = mpsc::channel(QUEUE);
+        let (finish, closed) = (CancellationToken::new(), CancellationToken::new());
+        let outgoing = Outgoing { queue, finish: finish.clone(), closed: closed.clone() };
+        (Outbound { lines, finish, closed }, outgoing)
+    }
+
     /// Starts writing to `stream`.
     pub fn start(stream: impl AsyncWrite + Send + Unpin + 'static) -> Outbound {
-        let (lines, queue) = mpsc::channel(QUEUE);
-        let outbound = Outbound { lines, finish: CancellationToken::new(), closed: CancellationToken::new() };
-        let (finish, closed) = (outbound.finish.clone(), outbound.closed.clone());
+        let (outbound, outgoing) = Outbound::channel();
         tokio::spawn(async move {
-            if let Err(error) = write_all(stream, queue, finish).await {
+            if let Err(error) = write_all(stream, outgoing).await {
                 tracing::debug!(%error, "the reader of our messages is gone");
             }
-            closed.cancel();
         });
         outbound
     }
@@ -55,25 +93,12 @@ impl Outbound {
     }
 }
 
-async fn write_all(
-    mut stream: impl AsyncWrite + Unpin,
-    mut queue: mpsc::Receiver<String>,
-    finish: CancellationToken,
-) -> std::io::Result<()> {
+async fn write_all(mut stream: impl AsyncWrite + Unpin, mut outgoing: Outgoing) -> std::io::Result<()> {
     let mut text = Vec::new();
-    loop {
-        let line = tokio::select! {
-            biased;
-            () = finish.cancelled(), if !queue.is_closed() => {
-                queue.close();
-                continue;
-            }
-            line = queue.recv() => line,
-        };
-        let Some(line) = line else { break };
+    while let Some(line) = outgoing.next().await {
         append(&mut text, &line);
         while text.len() < GATHER {
-            let Ok(line) = queue.try_recv() else { break };
+            let Some(line) = outgoing.ready() else { break };
             append(&mut text, &line);
         }
         stream.write_all(&text).await?;

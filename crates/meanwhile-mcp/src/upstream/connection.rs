@@ -161,6 +161,11 @@ impl Connection {
         }
     }
 
+    /// Answers a request of the server.
+    pub async fn answer(&self, id: Id, answer: Answer, extra: Fields) {
+        self.send(Message::Response { id, answer, extra }.to_line()).await;
+    }
+
     /// Tells a new process what the old one knew. What it answers is nobody's concern.
     pub(super) async fn replay(self: &Arc<Self>, message: Message) {
         match message {
@@ -341,7 +346,7 @@ impl Reader {
             }
             message => {
                 if let Some(inbox) = self.inbox.as_ref().and_then(Weak::upgrade) {
-                    inbox.receive(&self.connection, message).await;
+                    inbox.receive(&self.connection, None, message).await;
                 }
             }
         }

@@ -57,8 +57,9 @@ pub enum UpstreamError {
 /// Who hears what a server says of its own accord.
 #[async_trait::async_trait]
 pub trait Inbox: Send + Sync + 'static {
-    /// A request or a notification, in the order in which it came.
-    async fn receive(&self, from: &Arc<Connection>, message: Message);
+    /// A request or a notification, in the order in which it came; `about` is our request that it belongs to, where the
+    /// transport tells. A request is answered by [`Connection::answer`].
+    async fn receive(&self, from: &Arc<Connection>, about: Option<u64>, message: Message);
 
     /// The answer of a call that had been cancelled: the work had not been stopped.
     fn late_answer(&self, handle: Handle);
