@@ -93,6 +93,19 @@ fn lingering_is_bounded() {
 }
 
 #[test]
+fn what_is_safe_to_repeat_is_left_to_the_next_session_when_the_time_to_linger_is_over() {
+    let client = impatient(&["--linger", "100ms"]);
+    let home = client.home().clone();
+    let handle = handle(&client.call("read_only_sleep", json!({"ms": 1000})));
+    let keeper = keeper_of(&home, &handle);
+    client.close_stdin();
+    client.wait_exit();
+    wait_gone(keeper);
+    assert_eq!(text(&poll(&next_session(&home), &handle)), "slept 1000 ms");
+    assert_eq!(home.log().matches("start read_only_sleep").count(), 2);
+}
+
+#[test]
 fn a_keeper_that_is_killed_leaves_its_job_interrupted_and_not_run_twice() {
     let home = Home::new();
     let first = next_session(&home);

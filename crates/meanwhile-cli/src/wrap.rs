@@ -62,7 +62,8 @@ pub(crate) struct Wrap {
     #[arg(long, env = "MEANWHILE_WAIT_MAX", value_name = "TIME", value_parser = duration)]
     wait_max: Option<Duration>,
 
-    /// How long running jobs are finished after the client is gone
+    /// How long running jobs are finished after the client is gone; what is not done by then, and is safe to repeat, is left
+    /// to the next session
     #[arg(long, env = "MEANWHILE_LINGER", value_name = "TIME", default_value = "24h", value_parser = duration)]
     linger: Duration,
 
@@ -118,7 +119,7 @@ impl Wrap {
             signal = asked_to_end() => Ended::Told(signal),
         };
         if let Ended::Told(why) = ended {
-            tracing::info!(why, "ending the jobs that still run");
+            tracing::info!(why, "letting go of the jobs that are left");
             gateway.interrupt().await;
         }
         gateway.stop_upstream().await;

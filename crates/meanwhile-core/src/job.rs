@@ -141,7 +141,7 @@ pub struct Failure {
 /// A peer's timed claim on a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Who holds it.
+    /// Who holds it; empty if it was let go.
     pub peer: Peer,
     /// When it runs out, by the steady clock ([`Moment::steady`]): no jump of the wall clock breaks it.
     pub until: Timestamp,

@@ -5,7 +5,7 @@
 //!            │                                    │
 //!          queued ◄───────────────────────────────┘
 //!            │  ▲
-//!      claim │  │ lose (running again is safe)
+//!      claim │  │ lose, release (running again is safe)
 //!            ▼  │
 //!          working ── finish ──► completed | failed | cancelled ── collect, expire ──► tombstone
 //! ```
@@ -65,6 +65,14 @@ pub enum Op {
         /// The attempt that was lost.
         attempt: u64,
         /// What is known.
+        reason: String,
+    },
+    /// The peer that answers for the job ends before it: what another may run is left to it, in the queue and without a lease;
+    /// else settled as by [`Op::Lose`].
+    Release {
+        /// The attempt that runs, or was the last to.
+        attempt: u64,
+        /// Why the peer ends.
         reason: String,
     },
     /// The peer that answered for the job is gone: its lease has run out. Settled as by [`Op::Lose`], but never re-queued.
@@ -160,6 +168,7 @@ pub fn apply(job: &mut Job, op: &Op, now: Moment) -> Result<Vec<Entry>, Refused>
             current_attempt(&next, *attempt)?;
             vec![lose(&mut next, reason, wall)]
         }
+        Op::Release { attempt, reason } => vec![release(&mut next, *attempt, reason, now)?],
         Op::Abandon => vec![abandon(&mut next, now)?],
         Op::Cancel { by } => cancel(&mut next, *by, wall)?,
         Op::Pause { by } => vec![pause(&mut next, *by)?],
@@ -290,6 +299,20 @@ fn lose(job: &mut Job, reason: &str, now: Timestamp) -> Entry {
     job.progress = None;
     job.message = Some(format!("runs again: {reason}"));
     (Actor::System, EventKind::Retried { reason: reason.to_owned() })
+}
+
+fn release(job: &mut Job, attempt: u64, reason: &str, now: Moment) -> Result<Entry, Refused> {
+    let entry = if job.status == Status::Queued && job.attempt == attempt {
+        (Actor::System, EventKind::Noted { message: format!("left to whoever can run it: {reason}") })
+    } else {
+        current_attempt(job, attempt)?;
+        lose(job, reason, now.wall)
+    };
+    if job.status == Status::Queued {
+        // Nobody's, and over at once. No renewal by its former peer, which may be under way, takes it back.
+        job.lease = Some(Lease::new(Peer::new(), Duration::ZERO, now));
+    }
+    Ok(entry)
 }
 
 /// What is known when a lease has run out.

@@ -19,7 +19,7 @@ CREATE TABLE job (
     message             TEXT,                 -- what is to be said about the status, in one line
     progress            TEXT,                 -- the latest progress of the attempt: {"progress": 1.0, "total": 4.0, "message": "…"}
     attempt             INTEGER NOT NULL,     -- how many attempts have begun; only the current one may write
-    lease_peer          TEXT,                 -- the process that answers for the job; NULL once it has ended
+    lease_peer          TEXT,                 -- the process that answers for the job, '' if none does at the moment; NULL once it has ended
     lease_until         INTEGER,              -- until when, unless it renews: in microseconds of the steady clock of meta.boot
     cancel_requested_at INTEGER,              -- when somebody asked for it to be cancelled
     answer_bytes        INTEGER,              -- size of the answer; NULL unless there is one

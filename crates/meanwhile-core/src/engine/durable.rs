@@ -26,6 +26,9 @@ const PROGRESS_SHARE: u32 = 200;
 const COMMIT_PAUSES: [u64; 7] = [50, 200, 500, 1000, 2000, 5000, 10_000];
 const LAST_COMMIT_PAUSE: u64 = 30_000;
 
+/// What is known of a job whose process ends before it.
+pub(super) const STOPPED: &str = "the process that ran it was stopped";
+
 impl Engine {
     /// Takes over a committed job whose attempt runs: until its end, in a task of its own.
     pub(super) fn look_after(
@@ -47,9 +50,11 @@ impl Engine {
 
     async fn see_through(self: &Arc<Self>, mut job: Job, mut run: Run) {
         loop {
-            let attempt = self.see_attempt(&job, run).await;
-            let Some(ended) = self.settle(&job, attempt).await else { break };
-            if ended.status != Status::Queued {
+            let ended = match self.see_attempt(&job, run).await {
+                Some(attempt) => self.settle(&job, attempt).await,
+                None => self.leave(&job).await,
+            };
+            if ended.is_none_or(|ended| ended.status != Status::Queued) || self.interrupt.is_cancelled() {
                 break;
             }
             // Running it again is safe, and the machine has put it back: this process goes on with it.
@@ -83,7 +88,8 @@ impl Engine {
         Ok(Some((job, run)))
     }
 
-    async fn see_attempt(&self, job: &Job, mut run: Run) -> Attempt {
+    /// How the attempt ended; `None` if this process is to end before it.
+    async fn see_attempt(&self, job: &Job, mut run: Run) -> Option<Attempt> {
         let mut changes = self.store.changes().of(job.handle);
         let began = Instant::now();
         let mut pending: Option<Progress> = None;
@@ -98,12 +104,12 @@ impl Engine {
                     Step::Progress(progress) => pending = Some(progress),
                     Step::Ended(attempt) => {
                         self.write_progress(job, pending.take()).await;
-                        return attempt;
+                        return Some(attempt);
                     }
                 },
                 () = self.interrupt.cancelled() => {
                     run.cancel();
-                    return Attempt::Failed(interrupted("the process that ran it was stopped"));
+                    return None;
                 }
                 () = tokio::time::sleep_until(write_at), if pending.is_some() => {
                     self.write_progress(job, pending.take()).await;
@@ -150,6 +156,16 @@ impl Engine {
             }
             Attempt::Failed(failure) => self.finish(job, Outcome::Failed(failure)),
             Attempt::Stopped(known) => self.finish(job, Outcome::Cancelled(known)),
+        };
+        self.commit(job, op).await
+    }
+
+    /// This process ends before the attempt has: whoever can run the job again goes on with it, where that is safe.
+    async fn leave(&self, job: &Job) -> Option<Job> {
+        let op = if job.attempt < ATTEMPTS_MAX {
+            Op::Release { attempt: job.attempt, reason: STOPPED.to_owned() }
+        } else {
+            self.finish(job, Outcome::Failed(interrupted(STOPPED)))
         };
         self.commit(job, op).await
     }

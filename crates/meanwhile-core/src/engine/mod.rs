@@ -201,13 +201,14 @@ impl Engine {
         self.tasks.wait().await;
     }
 
-    /// Ends every job of this process now: what runs is interrupted, what waits or is held is cancelled. Returns when that
-    /// is committed, or when a store that fails has been given its time.
+    /// Lets go of every job of this process now. What another peer may run is left to it: what is queued, and what runs and is
+    /// safe to run again. The rest ends: as interrupted, or, if it is held, as cancelled. Returns when that is committed, or
+    /// when a store that fails has been given its time.
     pub async fn interrupt(&self) {
         self.interrupt.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        self.cancel_waiting().await;
+        self.leave_waiting().await;
     }
 
     fn new_job(&self, call: Call, policy: Policy, started_at: Option<Timestamp>) -> NewJob {

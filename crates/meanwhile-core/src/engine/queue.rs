@@ -14,6 +14,9 @@ use crate::store::{LIST_MAX, Query, StoreError};
 /// How long the queue stands still when the store fails.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
+/// Why a job that waits is let go.
+const ENDS: &str = "the process that held it in its queue was stopped";
+
 /// Whether somebody is handing out slots. It is there only while something waits.
 #[derive(Debug, Default)]
 pub(super) struct Dispatcher {
@@ -85,14 +88,19 @@ impl Engine {
         self.store.list(&Query { peer, statuses, limit: LIST_MAX, ..Query::default() }).await
     }
 
-    pub(super) async fn cancel_waiting(&self) {
+    /// This process ends: what is queued is left to whoever can run it, and what is held is cancelled.
+    pub(super) async fn leave_waiting(&self) {
         let waiting = self.waiting().await.unwrap_or_else(|error| {
-            tracing::error!(%error, "what waits could not be cancelled; it will end as interrupted");
+            tracing::error!(%error, "what waits could not be let go; it is settled once its lease is over");
             vec![]
         });
         for job in waiting {
-            if let Err(error) = self.store.apply(job.handle, Op::Cancel { by: Actor::System }).await {
-                tracing::error!(handle = %job.handle, %error, "not cancelled");
+            let op = match job.status {
+                Status::Queued => Op::Release { attempt: job.attempt, reason: ENDS.to_owned() },
+                _ => Op::Cancel { by: Actor::System },
+            };
+            if let Err(error) = self.store.apply(job.handle, op).await {
+                tracing::error!(handle = %job.handle, %error, "not let go");
             }
             self.forget_join(job.handle);
         }

@@ -35,7 +35,9 @@ impl Engine {
             loop {
                 // Subscribed before the look, so that nothing falls between.
                 let mut change = changes.of_any();
-                let Some(engine) = engine.upgrade() else { break };
+                let Some(engine) = engine.upgrade().filter(|engine| !engine.interrupt.is_cancelled()) else {
+                    break;
+                };
                 let next = engine.look_around().await;
                 drop(engine);
                 match next {

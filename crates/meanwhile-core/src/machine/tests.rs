@@ -72,7 +72,7 @@ fn failure(kind: FailureKind) -> Failure {
 }
 
 /// Everything that can be done to a job, by name.
-const DRAFTS: [Draft; 17] = [
+const DRAFTS: [Draft; 18] = [
     Draft { name: "claim", make: |_| claim_by("one") },
     Draft { name: "claim", make: |_| claim_by("two") },
     Draft { name: "progress", make: |attempt| Op::Progress { attempt, progress: Progress::default() } },
@@ -90,6 +90,7 @@ const DRAFTS: [Draft; 17] = [
     },
     Draft { name: "finish", make: |attempt| finish_with(attempt, Outcome::Cancelled("stopped".to_owned())) },
     Draft { name: "lose", make: |attempt| Op::Lose { attempt, reason: "it crashed".to_owned() } },
+    Draft { name: "release", make: |attempt| Op::Release { attempt, reason: "it is stopped".to_owned() } },
     Draft { name: "abandon", make: |_| Op::Abandon },
     Draft { name: "cancel", make: |_| Op::Cancel { by: Actor::User } },
     Draft { name: "pause", make: |_| Op::Pause { by: Actor::Agent } },
@@ -370,6 +371,19 @@ fn a_job_that_has_started_is_never_said_not_to_have() {
 }
 
 #[test]
+fn what_is_let_go_is_free_for_another_peer_at_once_and_cannot_be_renewed() {
+    for started in [true, false] {
+        let mut life = Life::new(true, started);
+        life.step(&Op::Release { attempt: u64::from(started), reason: "it is stopped".to_owned() }, 1)
+            .unwrap();
+        let lease = life.job.lease.clone().unwrap();
+        assert!(lease.is_over(life.now) && lease.peer.is_empty(), "no renewal in any peer's name reaches it");
+        life.step(&claim_by("two"), 0).unwrap();
+        assert_eq!(life.job.attempt, u64::from(started) + 1);
+    }
+}
+
+#[test]
 fn what_is_safe_to_repeat_is_not_called_unsafe_when_its_peer_is_gone() {
     let mut life = Life::new(true, true);
     life.step(&Op::Abandon, 30).unwrap();
@@ -382,6 +396,7 @@ const DIAGRAM: &str = "
     queued    claim    working
     queued    pause    paused
     queued    cancel   cancelled
+    queued    release  queued
     queued    abandon  failed
     queued    join     queued
     queued    note     queued
@@ -394,6 +409,7 @@ const DIAGRAM: &str = "
     working   progress working
     working   finish   completed failed cancelled
     working   lose     queued failed cancelled
+    working   release  queued failed cancelled
     working   abandon  failed cancelled
     working   cancel   working
     working   join     working
