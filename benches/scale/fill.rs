@@ -84,7 +84,16 @@ async fn pattern(store: &SqliteStore, scope: &str, kind: Kind) -> anyhow::Result
     let mut call = call("pattern");
     scope.clone_into(&mut call.scope);
     let (peer, lease) = ("another".to_owned(), Duration::from_secs(60));
-    let new = NewJob { handle, call, policy, peer, lease, started_at: Some(store.now()), joins: false };
+    let new = NewJob {
+        handle,
+        call,
+        policy,
+        peer,
+        lease,
+        started_at: Some(store.now()),
+        lost: vec![],
+        joins: false,
+    };
     ensure!(matches!(store.create(new).await?, Created::New(_)), "each pattern is a job of its own");
     let outcome = match kind {
         Kind::Failed => {

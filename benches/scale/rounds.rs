@@ -210,6 +210,7 @@ impl Side<'_> {
             peer: "neighbour".to_owned(),
             lease: Lease::MAX,
             started_at: Some(neighbour.now()),
+            lost: vec![],
             joins: true,
         };
         neighbour.create(new).await?;

@@ -1,7 +1,8 @@
 //! Answers too large for a row: plain files named by the hash of what they hold.
 //!
 //! A file is complete and on the disk before a row names it, so no row ever points at nothing. A file that no row names is
-//! left over from a crash; it does no harm, and goes with the next answer of the same content that expires.
+//! left over from a crash; it does no harm, and goes with the next answer of the same content that expires. One that nobody
+//! refers to any more, but that is too young to be removed, is marked, and goes at a later sweep.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,8 +14,13 @@ use crate::Json;
 /// Answers up to this size, in bytes, live in the job's row.
 pub const ROW_MAX: usize = 64 * 1024;
 
-/// A file younger than this is never removed: a job that will name it may be about to commit. One that expires sooner stays.
+/// A file younger than this is never removed: a job that will name it may be about to commit.
 const YOUNG: Duration = Duration::from_secs(300);
+
+/// The folder of marks: empty files, named as the artifacts that are to go once they are old enough.
+const MARKS: &str = "leaving";
+/// So many marks are looked at in one sweep.
+const MARKS_MAX: usize = 1000;
 
 /// The folder of artifacts.
 #[derive(Debug, Clone)]
@@ -58,15 +64,43 @@ impl Artifacts {
         .await
     }
 
-    /// Removes what no job refers to any more. What cannot be removed is left, for it does no harm.
+    /// Removes what no job refers to any more, or marks it, if it is too young. What cannot be removed is left, for it does no
+    /// harm.
     pub async fn remove(&self, digest: &str) {
-        let Ok(path) = self.path(digest) else { return };
+        let (artifacts, digest) = (self.clone(), digest.to_owned());
         let _ = unblock(move || {
-            let written = fs::metadata(&path)?.modified()?;
-            if SystemTime::now().duration_since(written).is_ok_and(|age| age > YOUNG) {
-                fs::remove_file(&path)?;
+            let path = artifacts.path(&digest)?;
+            if is_old(&path)? {
+                return fs::remove_file(&path);
             }
-            Ok(())
+            let marks = artifacts.root.join(MARKS);
+            make_private_folder(&marks)?;
+            private_file().create_new(true).open(marks.join(digest)).map(drop)
+        })
+        .await;
+    }
+
+    /// The marked artifacts that are old enough by now. [`Artifacts::forget`] settles each: by then a job may refer to it again.
+    pub async fn leaving(&self) -> Vec<String> {
+        let artifacts = self.clone();
+        let marked = move || {
+            let names = fs::read_dir(artifacts.root.join(MARKS))?
+                .filter_map(|mark| mark.ok()?.file_name().into_string().ok());
+            let is_due =
+                |digest: &String| artifacts.path(digest).and_then(|path| is_old(&path)).unwrap_or(true);
+            Ok(names.take(MARKS_MAX).filter(is_due).collect())
+        };
+        unblock(marked).await.unwrap_or_default()
+    }
+
+    /// Removes a marked artifact, unless a job refers to it (`is_held`), and its mark.
+    pub async fn forget(&self, digest: &str, is_held: bool) {
+        let (artifacts, digest) = (self.clone(), digest.to_owned());
+        let _ = unblock(move || {
+            if !is_held && let Ok(path) = artifacts.path(&digest) {
+                let _ = fs::remove_file(path);
+            }
+            fs::remove_file(artifacts.root.join(MARKS).join(digest))
         })
         .await;
     }
@@ -96,12 +130,22 @@ impl Artifacts {
     }
 }
 
-fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Whether a file has been there for so long that whoever wrote it has committed, or is gone.
+fn is_old(path: &Path) -> io::Result<bool> {
+    let written = fs::metadata(path)?.modified()?;
+    Ok(SystemTime::now().duration_since(written).is_ok_and(|age| age > YOUNG))
+}
+
+fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
+    options.write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    options
+}
+
+fn write_and_sync(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = private_file().create_new(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -149,6 +193,15 @@ async fn unblock<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send 
 }
 
 #[cfg(test)]
+impl Artifacts {
+    /// Makes a file old enough to be removed.
+    pub(crate) fn make_old(&self, digest: &str) {
+        let file = OpenOptions::new().write(true).open(self.path(digest).unwrap()).unwrap();
+        file.set_modified(SystemTime::now() - 2 * YOUNG).unwrap();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::suite::json;
@@ -165,6 +218,29 @@ mod tests {
         fs::write(artifacts.path(&digest).unwrap(), "[]").unwrap();
         assert_eq!(artifacts.read(&digest).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert!(artifacts.read("../../etc/passwd").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_young_to_be_removed_goes_later_unless_it_is_in_use_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::new(folder.path().join("artifacts"));
+        let old = artifacts.keep(json("1")).await.unwrap();
+        artifacts.make_old(&old);
+        artifacts.remove(&old).await;
+        assert!(
+            artifacts.read(&old).await.is_err() && artifacts.leaving().await.is_empty(),
+            "it goes at once"
+        );
+        for is_held in [false, true] {
+            let digest = artifacts.keep(json("2")).await.unwrap();
+            artifacts.remove(&digest).await;
+            assert!(artifacts.leaving().await.is_empty(), "it is young");
+            artifacts.make_old(&digest);
+            assert_eq!(artifacts.leaving().await, [digest.clone()]);
+            artifacts.forget(&digest, is_held).await;
+            assert_eq!(artifacts.read(&digest).await.is_ok(), is_held);
+            assert!(artifacts.leaving().await.is_empty(), "it is settled");
+        }
     }
 
     #[cfg(unix)]

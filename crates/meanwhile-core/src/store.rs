@@ -34,8 +34,10 @@ pub struct NewJob {
     pub peer: Peer,
     /// For how long before that peer must renew.
     pub lease: Duration,
-    /// `None`: it waits in the queue. `Some`: its first attempt began then.
+    /// `None`: it waits in the queue. `Some`: its attempt began then.
     pub started_at: Option<Timestamp>,
+    /// Why earlier attempts were lost, while it was no job yet. They count as its own.
+    pub lost: Vec<String>,
     /// Whether it may join another job instead ([`Store::joinable`]). A call that is running already is too late for that.
     pub joins: bool,
 }
@@ -44,10 +46,13 @@ impl NewJob {
     /// The job as it is first written, with its first events. For stores.
     #[must_use]
     pub fn written(&self, now: Moment) -> (Job, Vec<Entry>) {
-        let NewJob { handle, call, policy, peer, lease, started_at, joins: _ } = self.clone();
+        let NewJob { handle, call, policy, peer, lease, started_at, lost, joins: _ } = self.clone();
+        let attempt = if started_at.is_some() { lost.len() as u64 + 1 } else { 0 };
+        let mut lost = lost.into_iter();
         let mut entries = vec![(Actor::Agent, EventKind::Created)];
-        if started_at.is_some() {
-            entries.push((Actor::System, EventKind::Started { attempt: 1, peer: peer.clone() }));
+        for attempt in 1..=attempt {
+            entries.push((Actor::System, EventKind::Started { attempt, peer: peer.clone() }));
+            entries.extend(lost.next().map(|reason| (Actor::System, EventKind::Retried { reason })));
         }
         let job = Job {
             handle,
@@ -59,7 +64,7 @@ impl NewJob {
             status: if started_at.is_some() { Status::Working } else { Status::Queued },
             message: None,
             progress: None,
-            attempt: u64::from(started_at.is_some()),
+            attempt,
             lease: Some(Lease::new(peer, lease, now)),
             cancel_requested_at: None,
             answer: None,
@@ -187,6 +192,9 @@ pub trait Store: Send + Sync + 'static {
     /// Ends the life of results whose time is over, and forgets jobs whose result went [`TOMBSTONE`] ago, with their
     /// events: at most `limit` of each. Returns the artifacts that no job refers to any more.
     async fn expire(&self, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// Whether a job refers to this artifact.
+    async fn holds(&self, artifact: &str) -> Result<bool, StoreError>;
 
     /// How long the calls of a tool took that completed.
     async fn durations(&self, server: &str, tool: &str) -> Result<Durations, StoreError>;

@@ -137,7 +137,16 @@ mod tests {
         };
         let policy = Policy { rerun: false, timeout: None, ttl: SECOND };
         let (handle, peer) = (Handle::random(), "peer".to_owned());
-        let new = NewJob { handle, call, policy, peer, lease: SECOND, started_at: Some(START), joins: false };
+        let new = NewJob {
+            handle,
+            call,
+            policy,
+            peer,
+            lease: SECOND,
+            started_at: Some(START),
+            lost: vec![],
+            joins: false,
+        };
         new.written(Moment { wall: START, steady: START }).0
     }
 

@@ -10,7 +10,7 @@ use meanwhile_core::store::{Created, NewJob, TOMBSTONE};
 use meanwhile_core::{Durations, Handle, Job, StoreError};
 use rusqlite::{Result, params};
 
-use crate::queries::{durations, find, joinable, most};
+use crate::queries::{durations, find, holds, joinable, most};
 use crate::rows::{self, Stored, parsed};
 use crate::writer::Tx;
 
@@ -104,8 +104,7 @@ pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> Answer<Vec<String>> {
     forget(tx, limit)?;
     let mut left = Vec::new();
     for artifact in artifacts {
-        let mut is_held = tx.sql.prepare_cached("SELECT 1 FROM job WHERE artifact = ?")?;
-        if !is_held.exists([&artifact])? {
+        if !holds(tx.sql, &artifact)? {
             left.push(artifact);
         }
     }

@@ -241,6 +241,11 @@ impl Store for SqliteStore {
         self.write(false, move |tx| commands::expire(tx, limit)).await
     }
 
+    async fn holds(&self, artifact: &str) -> Result<bool, StoreError> {
+        let artifact = artifact.to_owned();
+        self.read(&self.single, move |sql| queries::holds(sql, &artifact)).await
+    }
+
     async fn durations(&self, server: &str, tool: &str) -> Result<Durations, StoreError> {
         let (server, tool) = (server.to_owned(), tool.to_owned());
         self.read(&self.single, move |sql| queries::durations(sql, &server, &tool)).await

@@ -21,6 +21,11 @@ pub(crate) fn find(sql: &Connection, handle: Handle) -> Result<Option<Stored>> {
     sql.prepare_cached(&text)?.query_row([handle.to_string()], stored).optional()
 }
 
+/// Whether a job refers to an artifact.
+pub(crate) fn holds(sql: &Connection, artifact: &str) -> Result<bool> {
+    sql.prepare_cached("SELECT 1 FROM job WHERE artifact = ?")?.exists([artifact])
+}
+
 /// The job that a call would join.
 pub(crate) fn joinable(
     sql: &Connection,

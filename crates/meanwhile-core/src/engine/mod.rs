@@ -127,9 +127,8 @@ impl Engine {
         if let Some(job) = self.joined_here(&call).await {
             return Called::Joined(job);
         }
-        let new = self.new_job(call, policy, Some(self.store.now()));
+        let mut new = self.new_job(call, policy, Some(self.store.now()));
         let mut run = self.begin(&new);
-        let mut attempts = 1;
         let mut latest = None;
         let mut hand_off = Some(Box::pin(used_up(budget, hand_off.clone())));
         loop {
@@ -140,9 +139,10 @@ impl Engine {
                         latest = Some(progress.clone());
                         on_progress(progress);
                     }
-                    Step::Ended(Attempt::Lost(reason)) if policy.rerun && attempts < ATTEMPTS_MAX => {
+                    Step::Ended(Attempt::Lost(reason)) if policy.rerun && (new.lost.len() as u64) + 1 < ATTEMPTS_MAX => {
                         tracing::warn!(tool = new.call.tool, reason, "the worker died; running the call again is safe");
-                        attempts += 1;
+                        new.lost.push(reason);
+                        new.started_at = Some(self.store.now());
                         latest = None;
                         run = self.begin(&new);
                     }
@@ -219,6 +219,7 @@ impl Engine {
             peer: self.settings.peer.clone(),
             lease: self.settings.lease,
             started_at,
+            lost: vec![],
             joins: false,
         }
     }

@@ -153,5 +153,9 @@ async fn expire(store: &dyn Store, artifacts: &Artifacts) -> Result<(), StoreErr
     for digest in store.expire(BATCH).await? {
         artifacts.remove(&digest).await;
     }
+    for digest in artifacts.leaving().await {
+        let is_held = store.holds(&digest).await?;
+        artifacts.forget(&digest, is_held).await;
+    }
     Ok(())
 }

@@ -119,6 +119,13 @@ impl MemoryStore {
         }
     }
 
+    fn is_held(&self, artifact: &str) -> bool {
+        let names = |row: &Row| {
+            row.job.answer.as_ref().is_some_and(|info| info.artifact.as_deref() == Some(artifact))
+        };
+        self.rows().values().any(names)
+    }
+
     fn matching(&self, wanted: impl Fn(&Job) -> bool) -> Vec<Job> {
         let rows = self.rows();
         let mut found: Vec<&Row> = rows.values().filter(|row| wanted(&row.job)).collect();
@@ -285,13 +292,11 @@ impl Store for MemoryStore {
         self.forget(limit);
         // Each digest once, whoever shared it.
         let gone: BTreeSet<String> = jobs.into_iter().filter_map(|job| job.answer?.artifact).collect();
-        let kept = |digest: &String| {
-            let holds = |row: &Row| {
-                row.job.answer.as_ref().is_some_and(|info| info.artifact.as_ref() == Some(digest))
-            };
-            self.rows().values().any(holds)
-        };
-        Ok(gone.into_iter().filter(|digest| !kept(digest)).collect())
+        Ok(gone.into_iter().filter(|digest| !self.is_held(digest)).collect())
+    }
+
+    async fn holds(&self, artifact: &str) -> Result<bool, StoreError> {
+        Ok(self.is_held(artifact))
     }
 
     async fn durations(&self, server: &str, tool: &str) -> Result<Durations, StoreError> {

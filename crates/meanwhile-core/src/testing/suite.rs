@@ -53,6 +53,7 @@ pub fn new_job(scope: &str, join_key: Option<&str>) -> NewJob {
         peer: "one".to_owned(),
         lease: LEASE,
         started_at: None,
+        lost: vec![],
         joins: true,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::stage::{DAY, ONCE, SAFE, Stage, all_is_quiet};
+use super::stage::{BUDGET, DAY, ONCE, PEER, SAFE, Stage, a_call, all_is_quiet, soon, started};
 use crate::artifact::ROW_MAX;
 use crate::engine::ATTEMPTS_MAX;
 use crate::event::EventKind;
@@ -38,6 +38,29 @@ async fn a_job_whose_workers_all_die_fails_as_interrupted_after_the_last_attempt
     let failure = job.failure.unwrap();
     assert_eq!(failure.kind, FailureKind::Interrupted);
     assert!(failure.message.contains("it crashed"), "{}", failure.message);
+    stage.nobody_else_is_called().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_were_lost_while_the_caller_waited_count_as_the_jobs_own() {
+    let mut stage = Stage::new();
+    let called = stage.call(a_call("me", None), SAFE, Some(BUDGET));
+    stage.worker().await.dies();
+    let worker = stage.worker().await;
+    let job = started(soon(called).await.unwrap());
+    assert_eq!(job.attempt, 2);
+    let peer = PEER.to_owned();
+    let expected = [
+        EventKind::Created,
+        EventKind::Started { attempt: 1, peer: peer.clone() },
+        EventKind::Retried { reason: "it crashed".to_owned() },
+        EventKind::Started { attempt: 2, peer },
+    ];
+    assert_eq!(stage.events(job.handle).await, expected, "its log tells of them");
+    worker.dies();
+    stage.worker().await.dies();
+    let job = stage.ended(job.handle).await;
+    assert_eq!((job.status, job.attempt), (Status::Failed, ATTEMPTS_MAX));
     stage.nobody_else_is_called().await;
 }
 

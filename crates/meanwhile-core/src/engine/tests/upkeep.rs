@@ -162,6 +162,22 @@ async fn a_result_whose_time_is_over_is_let_go_by_a_peer_at_work() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_artifact_that_is_too_young_when_its_result_goes_is_swept_later() {
+    let mut stage = Stage::new();
+    let (job, worker) = stage.running(Policy { ttl: Duration::from_secs(60), ..ONCE }).await;
+    worker.answers(&format!(r#""{}""#, "x".repeat(ROW_MAX)));
+    let digest = stage.ended(job.handle).await.answer.unwrap().artifact.unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    stage.sweep().await;
+    assert!(stage.job(job.handle).await.expired_at.is_some());
+    let artifacts = stage.engine.artifacts();
+    assert!(artifacts.read(&digest).await.is_ok(), "another job may be about to name it");
+    artifacts.make_old(&digest);
+    stage.sweep().await;
+    assert!(artifacts.read(&digest).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn leases_are_in_the_name_of_the_peer_that_runs_the_job() {
     let mut stage = Stage::new();
     let (job, _worker) = stage.handed_off(None, ONCE).await;

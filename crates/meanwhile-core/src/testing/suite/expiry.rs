@@ -39,8 +39,10 @@ pub async fn an_artifact_goes_with_its_last_job(store: Arc<dyn Store>, clock: Ma
     }
     clock.advance(TTL);
     assert!(store.expire(10).await.unwrap().is_empty(), "another job still needs it");
+    assert!(store.holds("abc").await.unwrap());
     clock.advance(TTL);
     assert_eq!(store.expire(10).await.unwrap(), ["abc"]);
+    assert!(!store.holds("abc").await.unwrap());
     assert!(store.expire(10).await.unwrap().is_empty());
 }
 
