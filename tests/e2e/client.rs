@@ -280,6 +280,13 @@ impl Client {
         });
     }
 
+    /// Waits until the upstream's log contains the needle so many times.
+    pub(crate) fn wait_log_count(&self, needle: &str, count: usize) {
+        self.poll(&format!("`{needle}` {count} times in the upstream's log"), || {
+            (self.home.log().matches(needle).count() >= count).then_some(())
+        });
+    }
+
     /// Writes bytes and a line break, whatever they are.
     pub(crate) fn send_line(&self, line: &[u8]) {
         let mut stdin = lock(&self.stdin);

@@ -132,6 +132,18 @@ fn a_keeper_that_is_killed_leaves_a_job_that_is_safe_to_repeat_to_the_next_sessi
 }
 
 #[test]
+fn a_session_that_began_before_there_was_a_store_takes_up_what_another_leaves_in_it() {
+    let home = Home::new();
+    let (early, first) = (next_session(&home), next_session(&home));
+    let handle = handle(&first.call("read_only_sleep", json!({"ms": 1000})));
+    signal("-KILL", keeper_of(&home, &handle));
+    first.wait_exit();
+    assert_eq!(text(&early.call("echo", json!({"text": "x"}))), "x");
+    early.wait_log_count("start read_only_sleep", 2);
+    assert_eq!(text(&poll(&early, &handle)), "slept 1000 ms");
+}
+
+#[test]
 fn the_exit_code_of_wrong_usage_reaches_the_client() {
     let client = Client::spawn(&[meanwhile(), "wrap", "--mode", "sometimes", "--", "server"]);
     assert_eq!(client.wait_exit().code(), Some(2));

@@ -28,11 +28,6 @@ impl State {
         Ok((Arc::new(store), Artifacts::new(folder.join("artifacts"))))
     }
 
-    /// Whether there is a store already.
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.folder().is_ok_and(|folder| folder.join(FILE).exists())
-    }
-
     fn folder(&self) -> anyhow::Result<PathBuf> {
         if let Some(folder) = &self.state_dir {
             return Ok(folder.clone());

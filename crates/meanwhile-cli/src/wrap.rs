@@ -160,7 +160,6 @@ impl Wrap {
             wait_max: self.wait_max,
             max_message: self.max_message,
             max_arguments: self.max_arguments,
-            resume: self.state.is_in_use(),
             engine: EngineSettings {
                 // Drawn like a handle: a process id comes again, a peer's name must not.
                 peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),

@@ -203,6 +203,10 @@ pub trait Store: Send + Sync + 'static {
     /// complete.
     async fn learn(&self, server: &str, tool: &str, durations: &Durations) -> Result<(), StoreError>;
 
+    /// Whether there is anything to read: another process may have made what this one has not touched yet. Touches nothing
+    /// itself, and takes microseconds.
+    fn is_there(&self) -> bool;
+
     /// The time by this store's clock.
     fn now(&self) -> Timestamp;
 

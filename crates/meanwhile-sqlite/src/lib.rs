@@ -256,6 +256,10 @@ impl Store for SqliteStore {
         self.write(true, move |tx| commands::learn(tx, &server, &tool, &durations)).await
     }
 
+    fn is_there(&self) -> bool {
+        self.shared.is_ready.load(Ordering::Acquire) || self.shared.path.exists()
+    }
+
     fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }

@@ -309,6 +309,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn is_there(&self) -> bool {
+        !self.rows().is_empty()
+    }
+
     fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -75,6 +75,7 @@ impl Gateway {
 
     /// The answer of a call; `None` if the client has taken it back, for then there is to be none.
     async fn answer_call(self: &Arc<Self>, fields: Fields, name: &str, open: &OpenCall) -> Option<Answer> {
+        self.notice_store();
         let catalog = self.catalog().await;
         if let Some(ours) = self.own_tool(name, &catalog) {
             let answer = tokio::select! {

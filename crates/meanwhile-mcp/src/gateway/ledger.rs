@@ -2,17 +2,17 @@
 //! repeat of a call finds the job of the first, whichever session or process that was in.
 //!
 //! No call costs a look at the store unless something may have changed since the last one, and none at all until the store is
-//! in use: it was there at the start, or a job was made.
+//! in use: it was there at the start, a job was made, or another process has made it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use meanwhile_core::changes::{Changes, Subscription};
+use meanwhile_core::changes::Subscription;
 use meanwhile_core::store::Query;
-use meanwhile_core::{Call, Handle, Job, Json, Op, Status, StoreError, Timestamp};
+use meanwhile_core::{Call, Handle, Job, Json, Op, Status, Store, StoreError, Timestamp};
 use serde_json::value::RawValue;
 
 use super::reply::text_block;
@@ -27,12 +27,16 @@ const RETRIED_WITHIN: Duration = Duration::from_secs(15 * 60);
 const NEWEST: usize = 20;
 /// So many jobs are remembered as told in this session, for as long as the store may not say so yet.
 const TOLD_MAX: usize = 1024;
+/// How often it is looked whether another process has made the store.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a new session is kept waiting for the number of its outstanding jobs.
 const INTRODUCTION: Duration = Duration::from_secs(1);
 
 pub(super) struct Ledger {
     is_in_use: AtomicBool,
     known: Mutex<Known>,
+    /// When it was last seen that there is no store yet.
+    missed: Mutex<Option<Instant>>,
 }
 
 struct Known {
@@ -54,15 +58,15 @@ struct Joins {
 }
 
 impl Ledger {
-    pub(super) fn new(changes: &Arc<Changes>, is_in_use: bool) -> Ledger {
+    pub(super) fn new(store: &dyn Store) -> Ledger {
         let known = Known {
-            changes: changes.of_any(),
+            changes: store.changes().of_any(),
             is_quiet: false,
             joins: None,
             changed: 0,
             told: VecDeque::new(),
         };
-        Ledger { is_in_use: is_in_use.into(), known: Mutex::new(known) }
+        Ledger { is_in_use: store.is_there().into(), known: Mutex::new(known), missed: Mutex::default() }
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -71,6 +75,19 @@ impl Ledger {
 
     pub(super) fn use_store(&self) {
         self.is_in_use.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is found just now that another process has made the store. A call costs a look at most once in a while.
+    fn finds_store(&self, store: &dyn Store) -> bool {
+        if self.is_in_use() {
+            return false;
+        }
+        let mut missed = lock(&self.missed);
+        if missed.is_some_and(|missed| missed.elapsed() < LOOK_AGAIN) {
+            return false;
+        }
+        *missed = Some(Instant::now());
+        store.is_there() && !self.is_in_use.swap(true, Ordering::Relaxed)
     }
 
     /// The agent is being told how this job ended. Returns whether that is new in this session.
@@ -105,6 +122,13 @@ impl Ledger {
 }
 
 impl Gateway {
+    /// Takes up what other processes have left in a store that they have made since this one began.
+    pub(super) fn notice_store(&self) {
+        if self.ledger.finds_store(&**self.engine.store()) && self.upstream.is_initialized() {
+            self.engine.keep_up();
+        }
+    }
+
     /// An answer of a tool with, behind its content, the jobs that have ended meanwhile and that nobody has asked for.
     /// Otherwise, and for an answer that has no content, it stays word for word as it is.
     pub(super) async fn with_news(self: &Arc<Self>, answer: Answer, catalog: &Catalog) -> Answer {

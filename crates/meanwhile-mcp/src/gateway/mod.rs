@@ -61,8 +61,6 @@ pub struct Settings {
     pub max_message: usize,
     /// The largest arguments of a call, in bytes.
     pub max_arguments: usize,
-    /// Whether there are jobs of earlier sessions, so that the store is in use from the start.
-    pub resume: bool,
     /// How jobs are run.
     pub engine: EngineSettings,
 }
@@ -116,7 +114,7 @@ impl Gateway {
     ) -> Arc<Gateway> {
         let upstream = Upstream::new(settings.launch.clone(), settings.max_message);
         let (server, scope) = (settings.launch.name.clone(), settings.scope.clone());
-        let ledger = Ledger::new(store.changes(), settings.resume);
+        let ledger = Ledger::new(&*store);
         let executor = Arc::new(McpExecutor::new(upstream.clone(), server, scope));
         let engine = Engine::new(store, artifacts, executor, settings.engine.clone());
         let gateway = Arc::new(Gateway {

@@ -80,7 +80,7 @@ impl Gateway {
                 connection.send(message.to_line()).await;
             }
             // The server can take calls now, and so what earlier sessions have left for it.
-            if gateway.settings.resume && gateway.upstream.is_initialized() {
+            if gateway.ledger.is_in_use() && gateway.upstream.is_initialized() {
                 gateway.engine.keep_up();
             }
         };
