@@ -48,19 +48,35 @@ fn main() -> anyhow::Result<()> {
     let mut table = Table::default();
     bench.note_what_is_missing(&mut table);
     note_load(&mut table, "before");
-    measure(&bench, &mut table)?;
+    let wanted: Vec<&str> =
+        args.iter().skip(1).map(String::as_str).filter(|arg| !arg.starts_with("--")).collect();
+    measure(&bench, &mut table, &wanted)?;
     note_load(&mut table, "after");
     table.print(began.elapsed())?;
     Ok(())
 }
 
-fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
-    calls::sequential(bench, table)?;
-    calls::in_flight(bench, table)?;
-    handles::measure(bench, table)?;
-    polls::measure(bench, table)?;
-    process::start_up(bench, table)?;
-    process::memory(bench, table)
+/// One part of a run.
+type Part = fn(&Bench, &mut Table) -> anyhow::Result<()>;
+
+/// By the names under which they can be asked for alone.
+const PARTS: [(&str, Part); 6] = [
+    ("calls", calls::sequential),
+    ("in-flight", calls::in_flight),
+    ("handles", handles::measure),
+    ("polls", polls::measure),
+    ("start-up", process::start_up),
+    ("memory", process::memory),
+];
+
+/// Measures the parts that are wanted, or all.
+fn measure(bench: &Bench, table: &mut Table, wanted: &[&str]) -> anyhow::Result<()> {
+    for (name, part) in PARTS {
+        if wanted.is_empty() || wanted.contains(&name) {
+            part(bench, table)?;
+        }
+    }
+    Ok(())
 }
 
 /// How busy the machine is: figures of a run beside other work are not to be trusted. Linux tells it.

@@ -1,13 +1,14 @@
 //! Who does the work: the seam between the engine and whatever runs a tool.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use crate::Json;
 use crate::handle::Handle;
 use crate::job::{Failure, Job, Progress};
+use crate::signal::Signal;
 
 /// How many reports of progress may wait for the engine before the oldest of them is dropped.
 pub(crate) const PROGRESS_QUEUE: usize = 16;
@@ -27,35 +28,73 @@ pub enum Attempt {
 
 /// What an attempt is given besides its request.
 #[derive(Debug, Clone)]
-pub struct RunContext {
-    handle: Handle,
-    cancel: CancellationToken,
-    progress: broadcast::Sender<Progress>,
+pub struct RunContext(Arc<Shared>);
+
+/// What an attempt and whoever looks after it have in common.
+#[derive(Debug)]
+struct Shared {
+    handle: OnceLock<Handle>,
+    stop: Signal,
+    reports: Mutex<VecDeque<Progress>>,
+    reported: Notify,
 }
 
 impl RunContext {
-    pub(crate) fn new(
-        handle: Handle,
-        cancel: CancellationToken,
-    ) -> (RunContext, broadcast::Receiver<Progress>) {
-        let (progress, reports) = broadcast::channel(PROGRESS_QUEUE);
-        (RunContext { handle, cancel, progress }, reports)
+    /// Of the job with this handle; without one it gets its own when it is asked for.
+    pub(crate) fn new(handle: Option<Handle>) -> RunContext {
+        RunContext(Arc::new(Shared {
+            handle: handle.map(OnceLock::from).unwrap_or_default(),
+            stop: Signal::default(),
+            reports: Mutex::default(),
+            reported: Notify::new(),
+        }))
     }
 
-    /// The job's handle. A call that ends inline has one too, though nobody ever hears of it.
+    /// The job's handle. A call that ends inline has one too, though nobody ever hears of it, so it is drawn at the first
+    /// question.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        self.handle
+        *self.0.handle.get_or_init(Handle::random)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.stop.raise();
     }
 
     /// Resolves when the attempt is to stop.
     pub async fn cancelled(&self) {
-        self.cancel.cancelled().await;
+        self.0.stop.raised().await;
     }
 
     /// Reports how far the work is. Never waits: if the engine is behind, the oldest report is dropped, for the later ones replace it.
     pub fn progress(&self, progress: Progress) {
-        let _ = self.progress.send(progress);
+        let mut reports = self.reports();
+        if reports.len() == PROGRESS_QUEUE {
+            reports.pop_front();
+        }
+        reports.push_back(progress);
+        drop(reports);
+        self.0.reported.notify_one();
+    }
+
+    /// The oldest report that has not been heard.
+    pub(crate) fn heard(&self) -> Option<Progress> {
+        self.reports().pop_front()
+    }
+
+    /// Waits for the next report. Only one may wait.
+    pub(crate) async fn report(&self) -> Progress {
+        loop {
+            if let Some(progress) = self.heard() {
+                return progress;
+            }
+            // A report that came in between is remembered by the notice.
+            self.0.reported.notified().await;
+        }
+    }
+
+    fn reports(&self) -> std::sync::MutexGuard<'_, VecDeque<Progress>> {
+        self.0.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`executor`] | who does the work? |
 //! | [`engine`] | how is a call run, handed off, waited for, cancelled? |
 //! | [`artifact`] | where do answers go that are too large for a row? |
+//! | [`signal`] | how is one told, once? |
 //! | [`clock`] | what time is it? |
 //!
 //! Invariants: nothing here reads the clock but through [`clock::Clock`]; nothing here knows what a request or an
@@ -29,19 +30,21 @@ pub mod handle;
 pub mod history;
 pub mod job;
 pub mod machine;
+pub mod signal;
 pub mod store;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use clock::{Clock, Moment, SystemClock, Timestamp};
-pub use engine::{Called, Engine};
+pub use engine::{Called, Engine, Waited};
 pub use event::{Actor, Event, EventKind};
 pub use executor::{Attempt, Executor, RunContext};
 pub use handle::Handle;
 pub use history::Durations;
 pub use job::{Call, Job, Policy, Progress, Status};
 pub use machine::{Op, Outcome, Refused};
+pub use signal::Signal;
 pub use store::{Store, StoreError};
 
 /// A JSON text, carried word for word: numbers, key order and unknown fields stay as they were written.

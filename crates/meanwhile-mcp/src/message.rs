@@ -3,6 +3,7 @@
 //! Only the envelope is read: `params`, `result` and `error` stay the texts they were, and fields that nobody has heard of
 //! stay where they are. See <https://www.jsonrpc.org/specification> and the base protocol of every MCP revision.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -21,6 +22,9 @@ pub const INVALID_PARAMS: i64 = -32602;
 pub const INTERNAL_ERROR: i64 = -32603;
 /// The server behind us is not there, or went away.
 pub const UPSTREAM_GONE: i64 = -32000;
+
+/// So many fields are few.
+const FEW: usize = 16;
 
 /// Any value as a JSON text.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> Json {
@@ -60,6 +64,12 @@ impl Fields {
         }
     }
 
+    /// With a field more, if it is there.
+    fn with(mut self, name: &str, value: Option<&RawValue>) -> Fields {
+        self.0.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+        self
+    }
+
     /// Takes a field out.
     pub fn take(&mut self, name: &str) -> Option<Json> {
         let place = self.0.iter().position(|(field, _)| field == name)?;
@@ -69,8 +79,16 @@ impl Fields {
     /// A field that is there twice, if there is one. Readers differ in which of the two they take.
     #[must_use]
     pub fn twice(&self) -> Option<&str> {
+        let names = || self.0.iter().map(|(name, _)| name.as_str());
+        // Few fields are compared with each other sooner than they are hashed.
+        if self.0.len() <= FEW {
+            return names()
+                .enumerate()
+                .find(|(at, name)| names().take(*at).any(|other| other == *name))
+                .map(|(_, name)| name);
+        }
         let mut seen = HashSet::with_capacity(self.0.len());
-        self.0.iter().map(|(name, _)| name.as_str()).find(|name| !seen.insert(*name))
+        names().find(|name| !seen.insert(*name))
     }
 
     /// Whether there is no field.
@@ -273,38 +291,107 @@ fn not_json(error: serde_json::Error) -> Malformed {
     Malformed::new(None, PARSE_ERROR, format!("not JSON: {error}"))
 }
 
+/// The envelope of a message as it is read: what JSON-RPC knows as slices of the text, and `extra`, all else.
+#[derive(Default)]
+struct Envelope<'a> {
+    jsonrpc: Option<&'a RawValue>,
+    id: Option<&'a RawValue>,
+    method: Option<&'a RawValue>,
+    params: Option<&'a RawValue>,
+    result: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+    extra: Fields,
+    /// A field that is there twice.
+    twice: Option<String>,
+}
+
+impl<'a> Envelope<'a> {
+    fn known(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {
+        Some(match name {
+            "jsonrpc" => &mut self.jsonrpc,
+            "id" => &mut self.id,
+            "method" => &mut self.method,
+            "params" => &mut self.params,
+            "result" => &mut self.result,
+            "error" => &mut self.error,
+            _ => return None,
+        })
+    }
+
+    fn add(&mut self, name: &str, value: &'a RawValue) {
+        let is_twice = match self.known(name) {
+            Some(known) => known.replace(value).is_some(),
+            None => {
+                let is_twice = self.extra.get(name).is_some();
+                self.extra.0.push((name.to_owned(), value.to_owned()));
+                is_twice
+            }
+        };
+        if is_twice {
+            self.twice.get_or_insert_with(|| name.to_owned());
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Envelope<'de>, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Envelope<'de>, M::Error> {
+                let mut envelope = Envelope::default();
+                while let Some(Name(name)) = map.next_key()? {
+                    envelope.add(&name, map.next_value()?);
+                }
+                Ok(envelope)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// A string that is a slice of the text unless it holds an escape.
+#[derive(serde::Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 fn parse_one(text: &str) -> Result<Message, Malformed> {
-    let mut extra = Fields::parse(text).map_err(not_json)?;
-    if let Some(twice) = extra.twice() {
+    let Envelope { jsonrpc, id: raw_id, method, params, result, error, extra, twice } =
+        serde_json::from_str(text).map_err(not_json)?;
+    if let Some(twice) = twice {
         return Err(Malformed::new(None, INVALID_REQUEST, format!("`{twice}` is there twice")));
     }
-    let raw_id = extra.take("id");
-    let id = raw_id.as_deref().and_then(Id::read);
-    let invalid = |message: &str| Err(Malformed::new(id.clone(), INVALID_REQUEST, message));
-    match extra.take("jsonrpc") {
-        Some(version) if version.get() == "\"2.0\"" => {}
-        _ => return invalid("`jsonrpc` must be \"2.0\""),
+    let id = raw_id.and_then(Id::read);
+    let invalid = |id: &Option<Id>, message: &str| Err(Malformed::new(id.clone(), INVALID_REQUEST, message));
+    if jsonrpc.is_none_or(|version| version.get() != "\"2.0\"") {
+        return invalid(&id, "`jsonrpc` must be \"2.0\"");
     }
-    if let Some(method) = extra.take("method") {
+    let owned = |text: Option<&RawValue>| text.map(ToOwned::to_owned);
+    if let Some(method) = method {
         let Ok(method) = serde_json::from_str(method.get()) else {
-            return invalid("`method` must be a string");
+            return invalid(&id, "`method` must be a string");
         };
-        let params = extra.take("params");
+        let extra = extra.with("result", result).with("error", error);
         return match (id, raw_id) {
-            (Some(id), _) => Ok(Message::Request { id, method, params, extra }),
-            (None, None) => Ok(Message::Notification { method, params, extra }),
+            (Some(id), _) => Ok(Message::Request { id, method, params: owned(params), extra }),
+            (None, None) => Ok(Message::Notification { method, params: owned(params), extra }),
             (None, Some(_)) => invalid_id(),
         };
     }
-    let answer = match (extra.take("result"), extra.take("error")) {
+    let extra = extra.with("params", params);
+    let answer = match (owned(result), owned(error)) {
         (Some(result), None) => Answer::Result(result),
         (None, Some(error)) => Answer::Error(error),
-        _ => return invalid("a message has a `method`, or else a `result` or an `error`"),
+        _ => return invalid(&id, "a message has a `method`, or else a `result` or an `error`"),
     };
     match (id, raw_id, &answer) {
         (Some(id), ..) => Ok(Message::Response { id, answer, extra }),
         // So says a peer that could not find out which request it is that it refuses; some leave the id out.
-        (None, raw_id, Answer::Error(_)) if raw_id.as_ref().is_none_or(|id| id.get() == "null") => {
+        (None, raw_id, Answer::Error(_)) if raw_id.is_none_or(|id| id.get() == "null") => {
             Ok(Message::Response { id: Id::unknown(), answer, extra })
         }
         _ => invalid_id(),

@@ -84,7 +84,7 @@ impl Engine {
             }
             Err(error) => return Err(error),
         };
-        let run = Run::start(&self.executor, handle, request, job.policy.timeout);
+        let run = Run::start(&self.executor, Some(handle), request, job.policy.timeout);
         Ok(Some((job, run)))
     }
 

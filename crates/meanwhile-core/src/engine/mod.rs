@@ -9,12 +9,13 @@
 
 mod control;
 mod durable;
+mod joins;
 mod queue;
 mod run;
 mod upkeep;
 mod wait;
 
-use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -27,12 +28,15 @@ pub use self::durable::read_answer;
 pub use self::upkeep::sweep;
 pub use self::wait::{Until, wait};
 
+use self::joins::Joins;
 use self::run::{Run, Step};
+use crate::Json;
 use crate::artifact::Artifacts;
 use crate::clock::Timestamp;
 use crate::executor::{Attempt, Executor};
 use crate::handle::Handle;
 use crate::job::{Call, Failure, FailureKind, Job, Peer, Policy, Progress};
+use crate::signal::Signal;
 use crate::store::{Created, NewJob, Store, StoreError};
 
 /// How often a call whose worker dies is tried, where running it again is safe.
@@ -60,6 +64,17 @@ pub enum Called {
     Joined(Job),
 }
 
+/// How the caller of [`Engine::call`] waits for the end.
+#[derive(Debug, Clone, Copy)]
+pub struct Waited<'a> {
+    /// At most so long; `None` is as long as it takes.
+    pub budget: Option<Duration>,
+    /// Stops the call while it is still waited for.
+    pub cancel: &'a Signal,
+    /// Makes it a job before its budget is used up.
+    pub hand_off: &'a Signal,
+}
+
 /// Runs calls through one executor, on one store.
 pub struct Engine {
     store: Arc<dyn Store>,
@@ -68,9 +83,8 @@ pub struct Engine {
     settings: Settings,
     slots: Arc<Semaphore>,
     dispatcher: Mutex<queue::Dispatcher>,
-    /// The unfinished jobs that this process runs, by their scope and join key, the oldest first, so that a repeat of a call
-    /// that was handed off joins it.
-    joinable: Mutex<HashMap<(String, String), Vec<Handle>>>,
+    /// The unfinished jobs that this process runs, so that a repeat of a call that was handed off joins it.
+    joinable: Mutex<Joins>,
     tasks: TaskTracker,
     interrupt: CancellationToken,
     upkeep: OnceLock<()>,
@@ -108,29 +122,31 @@ impl Engine {
         &self.artifacts
     }
 
-    /// Runs a call while the caller waits, at most for `budget`; what is not done by then goes on as a job.
-    /// Without a budget the caller waits as long as it takes.
+    /// Runs a call while the caller waits; what is not done by then goes on as a job.
     ///
-    /// `cancel` stops a call that is still being waited for; `hand_off` makes it a job before its budget is used up;
-    /// `on_progress` sees what the tool reports until then.
+    /// `call` says what the job would be. It is asked only when that must be known, for most calls never become one.
+    /// `on_progress` sees what the tool reports while the caller waits.
     ///
     /// If the job cannot be written down there is no handle: the caller then waits as if there were no budget.
-    pub async fn call(
+    pub async fn call<'a>(
         self: &Arc<Self>,
-        call: Call,
+        request: &Json,
+        call: impl Fn() -> &'a Call,
         policy: Policy,
-        budget: Option<Duration>,
-        cancel: &CancellationToken,
-        hand_off: &CancellationToken,
+        waited: Waited<'_>,
         mut on_progress: impl FnMut(Progress),
     ) -> Called {
-        if let Some(job) = self.joined_here(&call).await {
+        if self.may_be_joined()
+            && let Some(job) = self.joined_here(call()).await
+        {
             return Called::Joined(job);
         }
-        let mut new = self.new_job(call, policy, Some(self.store.now()));
-        let mut run = self.begin(&new);
+        let mut began = self.store.now();
+        let mut run = Run::start(&self.executor, None, request.clone(), policy.timeout);
+        let mut lost = Vec::new();
         let mut latest = None;
-        let mut hand_off = Some(Box::pin(used_up(budget, hand_off.clone())));
+        let mut hand_off = pin!(waited.is_over());
+        let mut can_become_a_job = true;
         loop {
             tokio::select! {
                 biased;
@@ -139,29 +155,31 @@ impl Engine {
                         latest = Some(progress.clone());
                         on_progress(progress);
                     }
-                    Step::Ended(Attempt::Lost(reason)) if policy.rerun && (new.lost.len() as u64) + 1 < ATTEMPTS_MAX => {
-                        tracing::warn!(tool = new.call.tool, reason, "the worker died; running the call again is safe");
-                        new.lost.push(reason);
-                        new.started_at = Some(self.store.now());
+                    Step::Ended(Attempt::Lost(reason)) if policy.rerun && (lost.len() as u64) + 1 < ATTEMPTS_MAX => {
+                        tracing::warn!(tool = call().tool, reason, "the worker died; running the call again is safe");
+                        lost.push(reason);
+                        began = self.store.now();
                         latest = None;
-                        run = self.begin(&new);
+                        run = Run::start(&self.executor, Some(run.handle()), request.clone(), policy.timeout);
                     }
                     Step::Ended(Attempt::Lost(reason)) => return Called::Ended(Attempt::Failed(interrupted(&reason))),
                     Step::Ended(attempt) => return Called::Ended(attempt),
                 },
-                () = cancel.cancelled(), if !run.is_cancelled() => run.cancel(),
-                () = until(hand_off.as_mut()), if !run.is_cancelled() => {
-                    hand_off = None;
-                    match self.store.create(new.clone()).await {
+                () = waited.cancel.raised(), if !run.is_cancelled() => run.cancel(),
+                () = &mut hand_off, if can_become_a_job && !run.is_cancelled() => {
+                    can_become_a_job = false;
+                    let call = call();
+                    let new = NewJob { lost: lost.clone(), ..self.new_job(run.handle(), call.clone(), policy, Some(began)) };
+                    match self.store.create(new).await {
                         Ok(Created::New(job) | Created::Joined(job)) => {
                             self.write_progress(&job, latest).await;
-                            if cancel.is_cancelled() {
+                            if waited.cancel.is_raised() {
                                 run.cancel();
                             }
-                            self.look_after(&job, new.call.join_key.as_deref(), run, None);
+                            self.look_after(&job, call.join_key.as_deref(), run, None);
                             return Called::Started(job);
                         }
-                        Err(error) => tracing::error!(%error, tool = new.call.tool,
+                        Err(error) => tracing::error!(%error, tool = call.tool,
                             "the call is slow, but cannot become a job; it stays a waiting call"),
                     }
                 }
@@ -174,11 +192,13 @@ impl Engine {
     /// # Errors
     /// If the job cannot be written down; then nothing was started.
     pub async fn start(self: &Arc<Self>, call: Call, policy: Policy) -> Result<Called, StoreError> {
-        if let Some(job) = self.joined_here(&call).await {
+        if self.may_be_joined()
+            && let Some(job) = self.joined_here(&call).await
+        {
             return Ok(Called::Joined(job));
         }
         let slot = self.free_slot();
-        let mut new = self.new_job(call, policy, slot.is_some().then(|| self.store.now()));
+        let mut new = self.new_job(Handle::random(), call, policy, slot.is_some().then(|| self.store.now()));
         new.joins = true;
         let job = match self.store.create(new.clone()).await? {
             Created::New(job) => job,
@@ -211,9 +231,9 @@ impl Engine {
         self.leave_waiting().await;
     }
 
-    fn new_job(&self, call: Call, policy: Policy, started_at: Option<Timestamp>) -> NewJob {
+    fn new_job(&self, handle: Handle, call: Call, policy: Policy, started_at: Option<Timestamp>) -> NewJob {
         NewJob {
-            handle: Handle::random(),
+            handle,
             call,
             policy,
             peer: self.settings.peer.clone(),
@@ -225,30 +245,30 @@ impl Engine {
     }
 
     fn begin(&self, new: &NewJob) -> Run {
-        Run::start(&self.executor, new.handle, new.call.request.clone(), new.policy.timeout)
+        Run::start(&self.executor, Some(new.handle), new.call.request.clone(), new.policy.timeout)
     }
 
-    fn joinable(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Vec<Handle>>> {
+    fn joinable(&self) -> std::sync::MutexGuard<'_, Joins> {
         self.joinable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember_join(&self, job: &Job, key: Option<&str>) {
         if let Some(key) = key {
-            self.joinable().entry((job.scope.clone(), key.to_owned())).or_default().push(job.handle);
+            self.joinable().add(&job.scope, key, job.handle);
         }
     }
 
     fn forget_join(&self, handle: Handle) {
-        self.joinable().retain(|_, jobs| {
-            jobs.retain(|job| *job != handle);
-            !jobs.is_empty()
-        });
+        self.joinable().remove(handle);
+    }
+
+    fn may_be_joined(&self) -> bool {
+        !self.joinable().is_empty()
     }
 
     /// The job of this process that the call would repeat. Costs no look at the store unless there is one.
     async fn joined_here(&self, call: &Call) -> Option<Job> {
-        let key = (call.scope.clone(), call.join_key.clone()?);
-        let jobs = self.joinable().get(&key)?.clone();
+        let jobs = self.joinable().of(&call.scope, call.join_key.as_deref()?);
         for handle in jobs {
             match self.store.job(handle).await.ok()? {
                 Some(job) if !job.status.is_terminal() => return Some(job),
@@ -277,18 +297,13 @@ fn interrupted(reason: &str) -> Failure {
     Failure { kind: FailureKind::Interrupted, message, error: None }
 }
 
-/// Resolves when a call is no longer to be waited for.
-async fn used_up(budget: Option<Duration>, hand_off: CancellationToken) {
-    tokio::select! {
-        () = hand_off.cancelled() => {}
-        () = tokio::time::sleep(budget.unwrap_or_default()), if budget.is_some() => {}
-    }
-}
-
-async fn until(end: Option<&mut std::pin::Pin<Box<impl Future<Output = ()>>>>) {
-    match end {
-        Some(end) => end.await,
-        None => std::future::pending().await,
+impl Waited<'_> {
+    /// Resolves when the call is no longer to be waited for.
+    async fn is_over(&self) {
+        tokio::select! {
+            () = self.hand_off.raised() => {}
+            () = tokio::time::sleep(self.budget.unwrap_or_default()), if self.budget.is_some() => {}
+        }
     }
 }
 

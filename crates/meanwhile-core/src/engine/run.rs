@@ -4,9 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
 
 use crate::Json;
 use crate::executor::{Attempt, Executor, RunContext};
@@ -20,9 +18,7 @@ pub(super) struct Run {
     attempt: Pin<Box<dyn Future<Output = Attempt> + Send>>,
     /// How the attempt ended, while reports from before its end are still to be heard.
     ended: Option<Attempt>,
-    reports: broadcast::Receiver<Progress>,
-    silent: bool,
-    cancel: CancellationToken,
+    context: RunContext,
     limit: Option<(Duration, Pin<Box<Sleep>>)>,
     timed_out: bool,
     grace: Option<Pin<Box<Sleep>>>,
@@ -36,15 +32,18 @@ pub(super) enum Step {
 impl Run {
     pub(super) fn start(
         executor: &Arc<dyn Executor>,
-        handle: Handle,
+        handle: Option<Handle>,
         request: Json,
         timeout: Option<Duration>,
     ) -> Run {
-        let cancel = CancellationToken::new();
-        let (context, reports) = RunContext::new(handle, cancel.clone());
-        let attempt = executor.clone().run(request, context);
+        let context = RunContext::new(handle);
+        let attempt = executor.clone().run(request, context.clone());
         let limit = timeout.map(|after| (after, Box::pin(tokio::time::sleep(after))));
-        Run { attempt, ended: None, reports, silent: false, cancel, limit, timed_out: false, grace: None }
+        Run { attempt, ended: None, context, limit, timed_out: false, grace: None }
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        self.context.handle()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
@@ -54,7 +53,7 @@ impl Run {
     /// Tells the work to stop; the end still comes from [`Run::next`].
     pub(super) fn cancel(&mut self) {
         if self.grace.is_none() {
-            self.cancel.cancel();
+            self.context.stop();
             self.grace = Some(Box::pin(tokio::time::sleep(STOP_GRACE)));
         }
     }
@@ -67,11 +66,7 @@ impl Run {
             }
             tokio::select! {
                 biased;
-                report = self.reports.recv(), if !self.silent => match report {
-                    Ok(progress) => return Step::Progress(progress),
-                    Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => self.silent = true,
-                },
+                progress = self.context.report() => return Step::Progress(progress),
                 attempt = &mut self.attempt => self.ended = Some(attempt),
                 () = expired(self.limit.as_mut().map(|(_, limit)| limit)), if self.grace.is_none() => {
                     self.timed_out = true;
@@ -86,15 +81,12 @@ impl Run {
 
     /// The end, or first a report from before it that has not been heard yet.
     fn last_step(&mut self, ended: Attempt) -> Step {
-        loop {
-            match self.reports.try_recv() {
-                Ok(progress) => {
-                    self.ended = Some(ended);
-                    return Step::Progress(progress);
-                }
-                Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return Step::Ended(self.judge(ended)),
+        match self.context.heard() {
+            Some(progress) => {
+                self.ended = Some(ended);
+                Step::Progress(progress)
             }
+            None => Step::Ended(self.judge(ended)),
         }
     }
 

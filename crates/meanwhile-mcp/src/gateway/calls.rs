@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use meanwhile_core::job::{Failure, FailureKind};
-use meanwhile_core::{Attempt, Call, Called, Durations, Job, Json, Policy, Progress, Status};
+use meanwhile_core::{Attempt, Called, Durations, Job, Json, Policy, Progress, Status, Waited};
 use tokio::sync::oneshot;
 
-use super::open_call::OpenCall;
+use super::open_call::{Asked, OnItsWay, OpenCall};
 use super::own_tools::OwnTool;
 use super::reply::{ReplyTo, protocol_error, tool_error, tool_result};
 use super::{Gateway, InFlight, lock};
-use crate::catalog::{Catalog, Tool, join_key, retry_key};
-use crate::clients;
+use crate::catalog::{Catalog, Tool};
 use crate::economy::inline_budget;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_REQUEST, Id};
 use crate::rules::Face;
@@ -36,19 +35,21 @@ impl Gateway {
             return reply.send(id, answer).await;
         }
         let named = fields.and_then(|fields| fields.read::<String>("name").map(|name| (fields, name)));
-        let (fields, name) = match named {
+        let (request, fields, name) = match (params, named) {
             // A native task of the upstream is between the client and it.
-            Some((fields, name)) if fields.get("task").is_none() => (fields, name),
-            _ => return self.pass_request(id, "tools/call".to_owned(), params, extra, reply).await,
+            (Some(request), Some((fields, name))) if fields.get("task").is_none() => (request, fields, name),
+            (params, _) => {
+                return self.pass_request(id, "tools/call".to_owned(), params, extra, reply).await;
+            }
         };
         let open = Arc::new(OpenCall::new(reply.clone()));
         lock(&self.in_flight).insert(id.clone(), InFlight::Here(open.clone()));
         let place = self.lane.place().await;
         let gateway = self.clone();
         self.requests.spawn(async move {
-            let _landed = open.lands_when_dropped();
+            let _on_its_way = OnItsWay::new(&gateway, &open);
             gateway.comes_to_its_turn(&name, place).await;
-            let answer = gateway.answer_call(fields, &name, &open).await;
+            let answer = gateway.answer_call(request, fields, &name, &open).await;
             gateway.landed(&id, |request| matches!(request, InFlight::Here(_)));
             if let Some(answer) = answer {
                 reply.send(id, answer).await;
@@ -74,13 +75,19 @@ impl Gateway {
     }
 
     /// The answer of a call; `None` if the client has taken it back, for then there is to be none.
-    async fn answer_call(self: &Arc<Self>, fields: Fields, name: &str, open: &OpenCall) -> Option<Answer> {
+    async fn answer_call(
+        self: &Arc<Self>,
+        request: Json,
+        fields: Fields,
+        name: &str,
+        open: &OpenCall,
+    ) -> Option<Answer> {
         self.notice_store();
         let catalog = self.catalog().await;
         if let Some(ours) = self.own_tool(name, &catalog) {
             let answer = tokio::select! {
                 answer = self.call_own_tool(ours, &fields, &catalog) => answer,
-                () = open.cancel.cancelled() => return None,
+                () = open.cancel.raised() => return None,
             };
             // A list of jobs needs no news of jobs.
             let has_news = ours != OwnTool::List;
@@ -90,16 +97,16 @@ impl Gateway {
             .get(name)
             .cloned()
             .unwrap_or_else(|| Arc::new(Tool::unlisted(name, &self.settings.rules)));
-        let arguments = match self.checked_arguments(&fields, &tool) {
-            Ok(arguments) => arguments,
-            Err(why) => return Some(tool_error(&why)),
-        };
-        let answer = self.run_tool(&fields, &tool, arguments, &catalog, open).await?;
+        if let Err(why) = self.check_arguments(&fields, &tool) {
+            return Some(tool_error(&why));
+        }
+        let asked = open.asks(Asked::new(tool, request, fields));
+        let answer = self.run_tool(asked, &catalog, open).await?;
         Some(self.with_news(answer, &catalog).await)
     }
 
-    /// The arguments as they are written, if they may be sent on.
-    fn checked_arguments<'a>(&self, fields: &'a Fields, tool: &Tool) -> Result<&'a str, String> {
+    /// Whether the arguments may be sent on; if not, why.
+    fn check_arguments(&self, fields: &Fields, tool: &Tool) -> Result<(), String> {
         let text = fields.get("arguments").map_or("{}", |arguments| arguments.get());
         if text.len() > self.settings.max_arguments {
             return Err(format!(
@@ -112,35 +119,21 @@ impl Gateway {
         }
         tool.check(text).map_err(|why| {
             format!("{}: the arguments do not fit its inputSchema, nothing was started. {why}", tool.name)
-        })?;
-        Ok(text)
+        })
     }
 
-    async fn run_tool(
-        self: &Arc<Self>,
-        fields: &Fields,
-        tool: &Tool,
-        arguments: &str,
-        catalog: &Catalog,
-        open: &OpenCall,
-    ) -> Option<Answer> {
-        let treatment = &tool.treatment;
-        let meta = fields.read::<Fields>("_meta").unwrap_or_default();
-        let call = self.call(fields, &meta, tool, arguments);
-        if treatment.face != Face::Inline {
-            open.may_become_a_job(&call);
-            if !self.wait_for_hand_off(open, &call).await {
-                return None;
-            }
+    async fn run_tool(self: &Arc<Self>, asked: &Asked, catalog: &Catalog, open: &OpenCall) -> Option<Answer> {
+        if asked.may_become_a_job() && !self.wait_for_hand_off(open, asked).await {
+            return None;
         }
-        let policy = Policy { rerun: tool.rerun, timeout: treatment.timeout, ttl: treatment.ttl };
-        let called = match treatment.face {
-            Face::Handle => self.engine.start(call, policy).await,
-            Face::Auto => Ok(match self.joinable(&call).await {
+        let tool = &asked.tool;
+        let called = match tool.treatment.face {
+            Face::Handle => self.engine.start(asked.call(&self.settings).clone(), policy(tool)).await,
+            Face::Auto => Ok(match self.joinable(asked).await {
                 Some(job) => Called::Joined(job),
-                None => self.wait_inline(call, policy, Some(self.budget(tool).await), &meta, open).await,
+                None => self.wait_inline(asked, Some(self.budget(tool).await), open).await,
             }),
-            Face::Inline => Ok(self.wait_inline(call, policy, None, &meta, open).await),
+            Face::Inline => Ok(self.wait_inline(asked, None, open).await),
         };
         match called {
             Ok(Called::Ended(attempt)) => ended(attempt),
@@ -155,25 +148,7 @@ impl Gateway {
             Err(error) => Some(protocol_error(INTERNAL_ERROR, &format!("{error}; nothing was started"))),
         }
         // A client that has given the call up is not answered, whatever became of it.
-        .filter(|_| !open.hand_off.is_cancelled())
-    }
-
-    fn call(&self, fields: &Fields, meta: &Fields, tool: &Tool, arguments: &str) -> Call {
-        let launch = &self.settings.launch;
-        let same = (tool.treatment.face != Face::Inline).then(|| join_key(launch, &tool.name, arguments));
-        let conversation = clients::conversation(meta);
-        let retry_key = clients::call_id(meta)
-            .zip(same.as_deref())
-            .map(|(id, same)| retry_key(same, conversation.as_deref(), &id));
-        Call {
-            scope: self.settings.scope.clone(),
-            server: launch.name.clone(),
-            tool: tool.name.clone(),
-            request: fields.to_json(),
-            join_key: same.filter(|_| tool.treatment.joins),
-            retry_key,
-            conversation,
-        }
+        .filter(|_| !open.hand_off.is_raised())
     }
 
     /// How long a call of this tool is waited for.
@@ -192,18 +167,18 @@ impl Gateway {
 
     async fn wait_inline(
         self: &Arc<Self>,
-        call: Call,
-        policy: Policy,
+        asked: &Asked,
         budget: Option<Duration>,
-        meta: &Fields,
         open: &OpenCall,
     ) -> Called {
-        let (tool, began) = (call.tool.clone(), Instant::now());
-        let token = meta.get("progressToken");
+        let began = Instant::now();
+        let token = asked.meta.get("progressToken");
         let forward = |progress: Progress| open.forward_progress(token, &progress);
-        let called = self.engine.call(call, policy, budget, &open.cancel, &open.hand_off, forward).await;
+        let waited = Waited { budget, cancel: &open.cancel, hand_off: &open.hand_off };
+        let call = || asked.call(&self.settings);
+        let called = self.engine.call(&asked.request, call, policy(&asked.tool), waited, forward).await;
         if matches!(called, Called::Ended(Attempt::Answered(_))) {
-            self.took(&tool, began.elapsed());
+            self.took(&asked.tool.name, began.elapsed());
         }
         called
     }
@@ -226,6 +201,10 @@ impl Gateway {
         let poll = catalog.our_name(words::POLL_RESULT);
         tool_result(&words::started(job, ahead, &poll, joined))
     }
+}
+
+fn policy(tool: &Tool) -> Policy {
+    Policy { rerun: tool.rerun, timeout: tool.treatment.timeout, ttl: tool.treatment.ttl }
 }
 
 fn ended(attempt: Attempt) -> Option<Answer> {

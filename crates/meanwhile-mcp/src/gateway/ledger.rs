@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use meanwhile_core::changes::Subscription;
 use meanwhile_core::store::Query;
-use meanwhile_core::{Call, Handle, Job, Json, Op, Status, Store, StoreError, Timestamp};
+use meanwhile_core::{Handle, Job, Json, Op, Status, Store, StoreError, Timestamp};
 use serde_json::value::RawValue;
 
+use super::open_call::Asked;
 use super::reply::text_block;
 use super::{Gateway, lock};
 use crate::catalog::Catalog;
@@ -197,10 +198,11 @@ impl Gateway {
     }
 
     /// The job that this call repeats, of whichever session or process.
-    pub(super) async fn joinable(self: &Arc<Self>, call: &Call) -> Option<Job> {
-        if !self.may_join(call).await {
+    pub(super) async fn joinable(self: &Arc<Self>, asked: &Asked) -> Option<Job> {
+        if !self.may_join(asked).await {
             return None;
         }
+        let call = asked.call(&self.settings);
         let store = self.engine.store();
         let found = store.joinable(&call.scope, call.join_key.as_deref(), call.retry_key.as_deref()).await;
         let job = found.unwrap_or_else(|error| {
@@ -216,7 +218,7 @@ impl Gateway {
         Some(job)
     }
 
-    async fn may_join(&self, call: &Call) -> bool {
+    async fn may_join(&self, asked: &Asked) -> bool {
         if !self.ledger.is_in_use() {
             return false;
         }
@@ -235,7 +237,7 @@ impl Gateway {
             },
         };
         let is_retried = || joins.retried_until.is_some_and(|until| self.engine.now() < until);
-        joins.has_unfinished || (call.retry_key.is_some() && is_retried())
+        joins.has_unfinished || (is_retried() && asked.call(&self.settings).retry_key.is_some())
     }
 
     async fn look_for_joins(&self) -> Result<Joins, StoreError> {

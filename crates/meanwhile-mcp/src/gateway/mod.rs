@@ -81,6 +81,8 @@ pub struct Gateway {
     listed: Notify,
     lane: Lane,
     in_flight: Mutex<HashMap<Id, InFlight>>,
+    /// The calls that the client waits for no longer, until they have become jobs.
+    given_up: Mutex<Vec<Arc<OpenCall>>>,
     asked: Mutex<HashMap<u64, (Arc<Connection>, Id)>>,
     next_asked: AtomicU64,
     requests: TaskTracker,
@@ -131,6 +133,7 @@ impl Gateway {
             listed: Notify::new(),
             lane: Lane::start(),
             in_flight: Mutex::default(),
+            given_up: Mutex::default(),
             asked: Mutex::default(),
             next_asked: AtomicU64::new(1),
             requests: TaskTracker::new(),
@@ -150,6 +153,7 @@ impl Gateway {
         let mut lines = LineReader::new(from_client, self.settings.max_message);
         loop {
             let line = tokio::select! {
+                biased;
                 line = lines.next() => line?,
                 () = self.down.closed() => return Ok(()),
             };

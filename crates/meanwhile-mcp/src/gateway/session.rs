@@ -119,18 +119,17 @@ impl Gateway {
     /// What is known of the upstream's tools. They are asked for if the client has not listed them, or they have changed; but
     /// a server that does not say holds up nothing for long: it then judges its calls itself.
     pub(super) async fn catalog(self: &Arc<Self>) -> Arc<Catalog> {
-        let listed = self.listed.notified();
-        let known = {
+        let listed = {
             let mut known = lock(&self.catalog);
             if (known.catalog.is_none() || known.stale) && !std::mem::replace(&mut known.asking, true) {
                 let gateway = self.clone();
                 tokio::spawn(async move { gateway.learn_tools().await });
             }
-            known.catalog.clone()
+            if let Some(catalog) = &known.catalog {
+                return catalog.clone();
+            }
+            self.listed.notified()
         };
-        if let Some(catalog) = known {
-            return catalog;
-        }
         let _ = tokio::time::timeout(CATALOG_PATIENCE, listed).await;
         lock(&self.catalog).catalog.clone().unwrap_or_default()
     }

@@ -72,7 +72,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     }
 
     fn find_end(&mut self) -> Option<usize> {
-        let found = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
+        let found = memchr::memchr(b'\n', &self.buffer[self.searched..]);
         let end = found.map(|offset| self.searched + offset);
         self.searched = end.unwrap_or(self.buffer.len());
         end

@@ -1,8 +1,10 @@
 //! The way out: a bounded queue of lines, written together when several wait.
 
+use std::sync::Arc;
+
+use meanwhile_core::Signal;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 /// How many lines may wait before whoever sends the next one waits too.
 const QUEUE: usize = 1024;
@@ -14,16 +16,20 @@ const GATHER: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct Outbound {
     lines: mpsc::Sender<String>,
-    finish: CancellationToken,
-    closed: CancellationToken,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    finish: Signal,
+    closed: Signal,
 }
 
 /// The other end of an [`Outbound`]: what was sent, in order.
 #[derive(Debug)]
 pub struct Outgoing {
     queue: mpsc::Receiver<String>,
-    finish: CancellationToken,
-    closed: CancellationToken,
+    state: Arc<State>,
 }
 
 impl Outgoing {
@@ -32,7 +38,7 @@ impl Outgoing {
         loop {
             tokio::select! {
                 biased;
-                () = self.finish.cancelled(), if !self.queue.is_closed() => self.queue.close(),
+                () = self.state.finish.raised(), if !self.queue.is_closed() => self.queue.close(),
                 line = self.queue.recv() => return line,
             }
         }
@@ -46,7 +52,7 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        self.closed.cancel();
+        self.state.closed.raise();
     }
 }
 
@@ -55,9 +61,8 @@ impl Outbound {
     #[must_use]
     pub fn channel() -> (Outbound, Outgoing) {
         let (lines, queue) = mpsc::channel(QUEUE);
-        let (finish, closed) = (CancellationToken::new(), CancellationToken::new());
-        let outgoing = Outgoing { queue, finish: finish.clone(), closed: closed.clone() };
-        (Outbound { lines, finish, closed }, outgoing)
+        let state = Arc::<State>::default();
+        (Outbound { lines, state: state.clone() }, Outgoing { queue, state })
     }
 
     /// Starts writing to `stream`.
@@ -83,13 +88,13 @@ impl Outbound {
 
     /// Takes nothing more, and resolves when all that was sent has been written, or nobody reads it any more.
     pub async fn finish(&self) {
-        self.finish.cancel();
+        self.state.finish.raise();
         self.closed().await;
     }
 
     /// Resolves when the stream can take nothing more.
     pub async fn closed(&self) {
-        self.closed.cancelled().await;
+        self.state.closed.raised().await;
     }
 }
 

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use meanwhile_core::{Handle, Json, Progress, RunContext};
+use meanwhile_core::{Handle, Json, Progress, RunContext, Signal};
 use serde::Deserialize;
 use tokio::process::{Child, ChildStdout};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::{Inbox, UpstreamError, process};
 use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Incoming, Message, to_json};
@@ -50,10 +49,16 @@ enum Waiter {
     Waiting {
         reply: oneshot::Sender<(Answer, Fields)>,
         progress: Option<RunContext>,
-        told_to_stop: Arc<AtomicBool>,
-        went_on: Arc<AtomicBool>,
+        stopping: Arc<Stopping>,
     },
     Cancelled(Handle),
+}
+
+/// What is known of a request that is to stop.
+#[derive(Debug, Default)]
+struct Stopping {
+    is_told: AtomicBool,
+    went_on: AtomicBool,
 }
 
 /// A request that has been sent.
@@ -62,8 +67,7 @@ pub struct Waiting {
     connection: Arc<Connection>,
     id: u64,
     reply: oneshot::Receiver<(Answer, Fields)>,
-    told_to_stop: Arc<AtomicBool>,
-    went_on: Arc<AtomicBool>,
+    stopping: Arc<Stopping>,
 }
 
 /// One process of a server.
@@ -71,8 +75,8 @@ pub struct Connection {
     out: Mutex<Option<Outbound>>,
     waiters: Mutex<HashMap<u64, Waiter>>,
     next_id: AtomicU64,
-    stop: CancellationToken,
-    closed: CancellationToken,
+    stop: Signal,
+    closed: Signal,
     /// How the process ended.
     end: OnceLock<String>,
 }
@@ -96,8 +100,8 @@ impl Connection {
             out: Mutex::new(Some(Outbound::start(stdin))),
             waiters: Mutex::default(),
             next_id: AtomicU64::new(1),
-            stop: CancellationToken::new(),
-            closed: CancellationToken::new(),
+            stop: Signal::default(),
+            closed: Signal::default(),
             end: OnceLock::new(),
         });
         let reader = Reader { connection: connection.clone(), name: name.to_owned(), max_message, inbox };
@@ -108,7 +112,7 @@ impl Connection {
     /// Whether the process is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.closed.is_cancelled()
+        self.closed.is_raised()
     }
 
     /// Sends a request.
@@ -139,18 +143,15 @@ impl Connection {
             params = Some(with_token(call, id));
         }
         let (reply, answer) = oneshot::channel();
-        let told_to_stop = Arc::new(AtomicBool::new(false));
-        let went_on = Arc::new(AtomicBool::new(false));
-        let waiter =
-            Waiter::Waiting { reply, progress, told_to_stop: told_to_stop.clone(), went_on: went_on.clone() };
-        self.waiters().insert(id, waiter);
+        let stopping = Arc::<Stopping>::default();
+        self.waiters().insert(id, Waiter::Waiting { reply, progress, stopping: stopping.clone() });
         let message = Message::Request { id: Id::from(id), method: method.to_owned(), params, extra };
         // A line that cannot be sent is lost with the process, and the reader tells so.
         self.send(message.to_line()).await;
         if self.is_closed() {
             self.waiters().remove(&id);
         }
-        Waiting { connection: self.clone(), id, reply: answer, told_to_stop, went_on }
+        Waiting { connection: self.clone(), id, reply: answer, stopping }
     }
 
     /// Sends anything that wants no answer.
@@ -176,8 +177,8 @@ impl Connection {
 
     /// Closes the server's stdin and waits until the process is gone: by itself, or made to.
     pub(super) async fn stop(&self) {
-        self.stop.cancel();
-        self.closed.cancelled().await;
+        self.stop.raise();
+        self.closed.raised().await;
     }
 
     fn waiters(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
@@ -225,7 +226,7 @@ impl Waiting {
 
     /// Tells the server that nobody wants the answer any more.
     pub async fn cancel(&self, reason: &str) {
-        self.told_to_stop.store(true, Ordering::Relaxed);
+        self.stopping.is_told.store(true, Ordering::Relaxed);
         let params = to_json(&serde_json::json!({"requestId": self.id, "reason": reason}));
         self.connection.send(Message::notification("notifications/cancelled", params).to_line()).await;
     }
@@ -233,7 +234,7 @@ impl Waiting {
     /// Whether the server has reported progress after it was told to stop.
     #[must_use]
     pub fn went_on(&self) -> bool {
-        self.went_on.load(Ordering::Relaxed)
+        self.stopping.went_on.load(Ordering::Relaxed)
     }
 
     /// Gives the request up, but goes on listening for an answer that comes all the same.
@@ -259,7 +260,7 @@ impl Reader {
         let mut lines = LineReader::new(stdout, self.max_message);
         tokio::select! {
             () = self.lines(&mut lines) => {}
-            () = self.connection.stop.cancelled() => {}
+            () = self.connection.stop.raised() => {}
             // Its end may come before that of its stdout, which a process that it has started may hold.
             _ = child.wait() => drop(tokio::time::timeout(LAST_WORDS, self.lines(&mut lines)).await),
         }
@@ -276,7 +277,7 @@ impl Reader {
         };
         tracing::info!("{end}");
         let _ = self.connection.end.set(end);
-        self.connection.closed.cancel();
+        self.connection.closed.raise();
         self.connection.waiters().clear();
     }
 
@@ -381,10 +382,10 @@ impl Reader {
         };
         // What does not read is still for whoever waits, word for word.
         let report = serde_json::from_str::<Report>(params.get()).unwrap_or_default();
-        if let Some(Waiter::Waiting { progress: Some(context), told_to_stop, went_on, .. }) =
+        if let Some(Waiter::Waiting { progress: Some(context), stopping, .. }) =
             self.connection.waiters().get(&id)
         {
-            went_on.fetch_or(told_to_stop.load(Ordering::Relaxed), Ordering::Relaxed);
+            stopping.went_on.fetch_or(stopping.is_told.load(Ordering::Relaxed), Ordering::Relaxed);
             context.progress(Progress {
                 progress: report.progress.unwrap_or_default(),
                 total: report.total,

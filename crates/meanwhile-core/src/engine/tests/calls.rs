@@ -87,7 +87,7 @@ async fn a_call_whose_caller_gives_up_waiting_becomes_a_job_at_once() {
     let began = Instant::now();
     let called = stage.call(a_call("me", None), ONCE, None);
     let worker = stage.worker().await;
-    stage.hand_off.cancel();
+    stage.hand_off.raise();
     let job = started(soon(called).await.unwrap());
     assert!(began.elapsed() <= Duration::from_millis(1));
     worker.answers("1");
@@ -118,7 +118,7 @@ async fn cancelling_a_waiting_call_reaches_its_worker_and_writes_nothing() {
     let mut stage = Stage::new();
     let called = stage.call(a_call("me", None), ONCE, Some(BUDGET));
     let worker = stage.worker().await;
-    stage.cancel.cancel();
+    stage.cancel.raise();
     worker.is_told_to_stop().await;
     worker.ends(Attempt::Stopped("stopped half way".to_owned()));
     let Attempt::Stopped(known) = ended(soon(called).await.unwrap()) else { panic!("not stopped") };
@@ -131,7 +131,7 @@ async fn a_cancelled_call_is_never_handed_off_and_is_given_up_after_its_grace() 
     let mut stage = Stage::new();
     let called = stage.call(a_call("me", None), ONCE, Some(BUDGET));
     let mut worker = stage.worker().await;
-    stage.cancel.cancel();
+    stage.cancel.raise();
     let asked = Instant::now();
     let Attempt::Stopped(known) = ended(soon(called).await.unwrap()) else { panic!("not stopped") };
     assert_eq!(asked.elapsed(), crate::engine::run::STOP_GRACE);
@@ -169,7 +169,7 @@ async fn a_cancelled_call_whose_worker_dies_does_not_run_again() {
     let mut stage = Stage::new();
     let called = stage.call(a_call("me", None), SAFE, None);
     let worker = stage.worker().await;
-    stage.cancel.cancel();
+    stage.cancel.raise();
     worker.is_told_to_stop().await;
     worker.dies();
     let Attempt::Stopped(known) = ended(soon(called).await.unwrap()) else { panic!("not stopped") };

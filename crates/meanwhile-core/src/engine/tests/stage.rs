@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::artifact::Artifacts;
-use crate::engine::{Action, Called, Controlled, Engine, Settings, Until, read_answer, wait};
+use crate::engine::{Action, Called, Controlled, Engine, Settings, Until, Waited, read_answer, wait};
 use crate::event::{Actor, EventKind};
 use crate::executor::{Attempt, Executor, RunContext};
 use crate::handle::Handle;
@@ -18,7 +17,7 @@ use crate::job::{Call, Job, Policy, Progress, Status};
 use crate::store::{Query, Store, StoreError};
 use crate::testing::suite::json;
 use crate::testing::{MemoryStore, TokioClock};
-use crate::{Json, Op};
+use crate::{Json, Op, Signal};
 
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -36,8 +35,8 @@ pub(super) struct Stage {
     pub(super) engine: Arc<Engine>,
     pub(super) store: Arc<MemoryStore>,
     /// Cancels every call that is waited for.
-    pub(super) cancel: CancellationToken,
-    pub(super) hand_off: CancellationToken,
+    pub(super) cancel: Arc<Signal>,
+    pub(super) hand_off: Arc<Signal>,
     /// What the callers saw of progress.
     pub(super) seen: Arc<Mutex<Vec<f64>>>,
     entrances: mpsc::UnboundedReceiver<Worker>,
@@ -65,8 +64,7 @@ impl Stage {
         let troupe = Arc::new(Troupe { store: store.clone(), entrance, serves_all });
         let settings = Settings { peer: PEER.to_owned(), max_running, lease: LEASE };
         let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), troupe, settings);
-        let cancel = CancellationToken::new();
-        let hand_off = CancellationToken::new();
+        let (cancel, hand_off) = <(Arc<Signal>, Arc<Signal>)>::default();
         Stage { engine, store, cancel, hand_off, seen: Arc::default(), entrances, _artifacts: folder }
     }
 
@@ -75,7 +73,10 @@ impl Stage {
         let (engine, cancel, seen) = (self.engine.clone(), self.cancel.clone(), self.seen.clone());
         let hand_off = self.hand_off.clone();
         let report = move |progress: Progress| seen.lock().unwrap().push(progress.progress);
-        tokio::spawn(async move { engine.call(call, policy, budget, &cancel, &hand_off, report).await })
+        tokio::spawn(async move {
+            let waited = Waited { budget, cancel: &cancel, hand_off: &hand_off };
+            engine.call(&call.request, || &call, policy, waited, report).await
+        })
     }
 
     /// A call that was handed off, and its worker.
