@@ -326,8 +326,8 @@ impl Client {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Files and exits give no signal that is portable, so these two waits look again and again.
-    fn poll<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    /// Files and exits give no signal that is portable, so these waits look again and again.
+    pub(crate) fn poll<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(found) = look() {
@@ -372,6 +372,11 @@ pub(crate) fn wait_gone(pid: u32) {
     }
 }
 
+/// The store of a home, for what no command shows.
+pub(crate) fn store_of(home: &Home) -> rusqlite::Connection {
+    rusqlite::Connection::open(home.state_dir().join("meanwhile.db")).expect("a store")
+}
+
 /// The text of a result's first content block.
 pub(crate) fn text(result: &Value) -> &str {
     match result["content"][0]["text"].as_str() {
@@ -395,7 +400,8 @@ fn resolve(upstream: &[&str]) -> Vec<String> {
     args
 }
 
-fn example(name: &str) -> String {
+/// The path of an example.
+pub(crate) fn example(name: &str) -> String {
     let folder = Path::new(meanwhile()).parent().expect("a binary is in a folder");
     let path = folder.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
     assert!(

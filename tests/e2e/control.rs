@@ -102,5 +102,8 @@ fn a_time_limit_ends_a_call_only_where_it_is_configured() {
     let handle = handle(&client.call("sleep", json!({"ms": 3_600_000})));
     let polled = poll(&client, &handle);
     assert_eq!(polled["structuredContent"]["reason"], "timed_out", "{polled}");
+    let refused = control(&client, &handle, "cancel");
+    assert_eq!(refused["isError"], true);
+    assert_eq!(refused["structuredContent"]["reason"], "timed_out", "{refused}");
     client.wait_log("cancelled sleep");
 }

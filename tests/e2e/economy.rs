@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::client::{Client, FIXTURE, text};
+use crate::client::{Client, FIXTURE, RAW, store_of, text};
 use crate::faces::{Gate, handle, impatient, poll};
 
 /// A client that waits for any call as long as it takes.
@@ -58,6 +58,27 @@ fn a_call_that_the_user_stops_is_cancelled() {
     give_up(&client, id, "the user pressed escape");
     client.wait_log("cancelled gate");
     assert_eq!(client.call("list_jobs", json!({}))["structuredContent"]["jobs"], json!([]));
+}
+
+#[test]
+fn a_job_without_a_sign_of_life_is_answered_with_advice_until_it_shows_one() {
+    let client = Client::wrap(&["--inline-budget", "30ms"], &[RAW]);
+    client.initialize();
+    let handle = handle(&client.call("silent", json!({})));
+    let poll = || client.call("poll_result", json!({"handle": handle, "wait_ms": 0}));
+    assert!(!text(&poll()).contains("poll_no_progress"));
+    let earlier = "UPDATE job SET updated_at = updated_at + ?1";
+    let store = store_of(client.home());
+    store.execute(earlier, [-601_000_000]).unwrap();
+    let polled = poll();
+    assert!(
+        text(&polled).starts_with("poll_no_progress: ") && text(&polled).contains("control_job"),
+        "{polled}"
+    );
+    let said = &polled["structuredContent"];
+    assert_eq!((&said["status"], &said["no_progress"]), (&json!("working"), &json!(true)));
+    store.execute(earlier, [601_000_000]).unwrap();
+    assert!(!text(&poll()).contains("poll_no_progress"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, FIXTURE, Home, meanwhile, text, wait_gone};
+use crate::client::{Client, FIXTURE, Home, RAW, meanwhile, store_of, text, wait_gone};
 use crate::faces::{Gate, handle, impatient, poll};
 
 /// A job that runs, and the gate that ends it.
@@ -129,6 +129,40 @@ fn a_keeper_that_is_killed_leaves_a_job_that_is_safe_to_repeat_to_the_next_sessi
     let next = next_session(&home);
     assert_eq!(text(&poll(&next, &handle)), "slept 1000 ms");
     assert_eq!(home.log().matches("start read_only_sleep").count(), 2);
+}
+
+#[test]
+fn what_another_session_left_waits_until_the_server_has_been_initialized() {
+    let home = Home::new();
+    let wrapped = |lease: &str, upstream: &str| {
+        let args = ["--inline-budget", "30ms", "--tool", "silent=rerun=yes"];
+        Client::wrap_in(&home, &args, &[upstream], &[("MEANWHILE_LEASE", lease)])
+    };
+    // That of the second is over long after that of the first, so once it has been settled the first has been seen.
+    let (first, second) = (wrapped("100ms", RAW), wrapped("1500ms", FIXTURE));
+    let orphan = json!({"orphan": 1});
+    first.initialize();
+    second.initialize();
+    let left = handle(&first.call("silent", orphan.clone()));
+    let witness = running(&second).0;
+    for (client, handle) in [(&first, &left), (&second, &witness)] {
+        signal("-KILL", keeper_of(&home, handle));
+        client.wait_exit();
+    }
+    let next = wrapped("100ms", RAW);
+    handle(&next.call("silent", json!({})));
+    let status = "SELECT status FROM job WHERE handle = ?";
+    let is_settled = || {
+        let status: String = store_of(&home).query_row(status, [&witness], |row| row.get(0)).ok()?;
+        (status == "failed").then_some(())
+    };
+    next.poll("settled witness", is_settled);
+    assert_eq!(home.log().matches("orphan").count(), 1, "{}", home.log());
+    next.initialize();
+    next.wait_log_count("orphan", 2);
+    let log = home.log();
+    let initialized = log.rfind("notifications/initialized").expect("it was told");
+    assert!(log.rfind("orphan").expect("it was called") > initialized, "{log}");
 }
 
 #[test]

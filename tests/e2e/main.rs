@@ -9,6 +9,7 @@ mod demo;
 mod economy;
 mod faces;
 mod fixture;
+mod hardship;
 mod inbox;
 mod jobs_command;
 mod ledger;

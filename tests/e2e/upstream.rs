@@ -67,6 +67,23 @@ fn a_server_that_cannot_be_started_is_an_answer() {
     let gone = Client::wrap(&[], &["false"]);
     let error = gone.request("initialize", json!({"protocolVersion": "2025-11-25"})).unwrap_err();
     assert!(error["message"].as_str().unwrap().contains("ended (exit status: 1)"), "{error}");
+    for (client, why) in [(client, "cannot start the MCP server"), (gone, "ended (exit status: 1)")] {
+        assert_eq!(client.wait_exit().code(), Some(1));
+        client.wait_stderr(why);
+        assert_eq!(client.stderr().len(), 1, "it is said once: {:?}", client.stderr());
+    }
+}
+
+#[test]
+fn a_server_that_ends_before_its_first_answer_is_not_started_again() {
+    let home = Home::new();
+    let script = format!("echo began >> '{}'; exit 7", home.log_path().display());
+    let client = Client::wrap_in(&home, &[], &["sh", "-c", &script], &[]);
+    client.wait_log("began");
+    let error = client.request("initialize", json!({"protocolVersion": "2025-11-25"})).unwrap_err();
+    assert!(error["message"].as_str().unwrap().contains("ended (exit status: 7)"), "{error}");
+    assert_eq!(client.wait_exit().code(), Some(1));
+    assert_eq!(home.log().matches("began").count(), 1);
 }
 
 #[test]
@@ -118,6 +135,16 @@ fn a_call_before_any_list_still_finds_its_tool_and_pages_are_followed() {
         names.ends_with(&["read_result".to_owned()]) && names.iter().any(|name| name == "unknown_fields"),
         "{names:?}"
     );
+}
+
+#[test]
+fn the_first_page_of_tools_speaks_of_ours_by_the_names_that_all_pages_leave_them() {
+    let client = Client::wrap(&[], &[RAW, "--page", "2", "--collide"]);
+    client.initialize();
+    let page = client.request("tools/list", json!({})).unwrap();
+    assert!(page.get("nextCursor").is_some(), "{page}");
+    let description = page["tools"][0]["description"].as_str().unwrap();
+    assert!(description.contains("meanwhile_poll_result"), "{description}");
 }
 
 #[test]

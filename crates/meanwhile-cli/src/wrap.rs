@@ -106,15 +106,18 @@ impl Wrap {
                 "meanwhile: waiting for an MCP client on stdin; put this command into your client's configuration"
             );
         }
+        survive_size_limits();
         let (store, artifacts) = self.state.open()?;
         let settings = self.settings()?;
         let input = stdin().context("cannot read stdin")?;
         let down = Outbound::start(stdout().context("cannot write stdout")?);
         let gateway = Gateway::start(settings, store, artifacts, down.clone());
+        let mut code = 0;
         let ended = tokio::select! {
             served = session(&gateway, input, &down, leash.as_ref()) => {
                 served.context("the client's messages cannot be read")?;
-                self.linger(&gateway, leash.take()).await
+                code = u8::from(gateway.never_came_up());
+                self.linger(&gateway, leash.take(), code).await
             }
             signal = asked_to_end() => Ended::Told(signal),
         };
@@ -123,17 +126,17 @@ impl Wrap {
             gateway.interrupt().await;
         }
         gateway.stop_upstream().await;
-        Ok(0)
+        Ok(code)
     }
 
     /// The client is gone: its jobs are finished, for as long as that may take.
-    async fn linger(&self, gateway: &Gateway, leash: Option<Leash>) -> Ended {
+    async fn linger(&self, gateway: &Gateway, leash: Option<Leash>, code: u8) -> Ended {
         if let Some(leash) = leash {
             // With nothing to finish the server ends first, so that a client that starts it again at once finds it gone.
             if gateway.is_idle() {
                 gateway.stop_upstream().await;
             }
-            leash.release(0);
+            leash.release(code);
         }
         tokio::select! {
             () = gateway.drain() => Ended::ByItself,
@@ -196,6 +199,18 @@ async fn session(
     gateway.answer_the_rest().await;
     down.finish().await;
     Ok(())
+}
+
+/// A limit on the size of files ends the write that meets it, as a full disk does, and not this process. By a handler that does
+/// nothing: what is ignored would stay so in the server.
+fn survive_size_limits() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Err(error) = signal(SignalKind::from_raw(libc::SIGXFSZ)) {
+            tracing::debug!(%error, "a limit on the size of files would end this process");
+        }
+    }
 }
 
 /// Resolves with the name of the signal that asks this process to end.

@@ -50,7 +50,9 @@ pub(crate) fn failed(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             "it is damaged, or not a job store: move it away, and a new one is made"
         }
-        Some(ErrorCode::SystemIoFailure) => "the disk failed: look at the system's log, and try again",
+        Some(ErrorCode::SystemIoFailure) => {
+            "the disk failed, or a file may not grow any more: look at the system's log and at `ulimit -f`, and try again"
+        }
         Some(ErrorCode::TooBig) => "the request or the answer is too large for it",
         _ => "the database refused",
     };

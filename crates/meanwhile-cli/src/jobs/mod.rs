@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::{Action, Controlled, control, read_answer, sweep};
 use meanwhile_core::store::{LIST_MAX, Query};
-use meanwhile_core::{Actor, Handle, Job, Status, Store};
+use meanwhile_core::{Actor, Handle, Job, Json, Status, Store};
 use serde_json::Value;
 
 use self::show::{event_json, event_line, failure, job_json, job_lines, table};
@@ -120,6 +120,15 @@ struct Desk {
     json: bool,
 }
 
+/// All of a job, with its request word for word.
+#[derive(serde::Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    job: Value,
+    is_error: bool,
+    request: Option<Json>,
+}
+
 impl Jobs {
     pub(crate) async fn run(self) -> anyhow::Result<u8> {
         let (store, artifacts) = self.state.open()?;
@@ -160,11 +169,7 @@ impl Desk {
         let answer = read_answer(&*self.store, &self.artifacts, &job).await?;
         let is_error = answer.is_some_and(|answer| says_error(answer.get()));
         if self.json {
-            let mut value = job_json(&job);
-            value["is_error"] = is_error.into();
-            value["request"] =
-                request.and_then(|request| serde_json::from_str(request.get()).ok()).unwrap_or_default();
-            return print_json(&value);
+            return print_json(&Shown { job: job_json(&job), is_error, request });
         }
         let ahead = self.store.ahead(handle).await?;
         print(&job_lines(&job, is_error, ahead, request.as_deref(), self.store.now()))

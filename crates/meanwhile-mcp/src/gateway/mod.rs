@@ -26,6 +26,7 @@ use meanwhile_core::engine::Settings as EngineSettings;
 use meanwhile_core::{Engine, Store};
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::executor::McpExecutor;
@@ -86,6 +87,8 @@ pub struct Gateway {
     asked: Mutex<HashMap<u64, (Arc<Connection>, Id)>>,
     next_asked: AtomicU64,
     requests: TaskTracker,
+    /// There is nothing to serve the client with.
+    hopeless: CancellationToken,
 }
 
 /// What is known of the upstream's tools.
@@ -137,6 +140,7 @@ impl Gateway {
             asked: Mutex::default(),
             next_asked: AtomicU64::new(1),
             requests: TaskTracker::new(),
+            hopeless: CancellationToken::new(),
         });
         let inbox: std::sync::Weak<dyn Inbox> = Arc::downgrade(&(gateway.clone() as Arc<dyn Inbox>));
         upstream.set_inbox(inbox);
@@ -145,7 +149,7 @@ impl Gateway {
         gateway
     }
 
-    /// Serves the client until its stream ends, or it no longer reads.
+    /// Serves the client until its stream ends, or it no longer reads, or it has been told that the upstream never came up.
     ///
     /// # Errors
     /// If its stream fails.
@@ -156,6 +160,7 @@ impl Gateway {
                 biased;
                 line = lines.next() => line?,
                 () = self.down.closed() => return Ok(()),
+                () = self.hopeless.cancelled() => return Ok(()),
             };
             match line {
                 Some(line) => self.line(line).await,
@@ -171,6 +176,12 @@ impl Gateway {
             tracing::info!("requests are left unanswered: the client is gone");
         }
         self.save_histories().await;
+    }
+
+    /// Whether the upstream could not be started, or ended before its first answer.
+    #[must_use]
+    pub fn never_came_up(&self) -> bool {
+        self.upstream.never_came_up().is_some()
     }
 
     /// Whether no job of this process runs or waits in its queue.

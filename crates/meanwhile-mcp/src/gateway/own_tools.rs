@@ -187,6 +187,9 @@ impl Gateway {
         if let Some(message) = &job.message {
             structured["status_message"] = json!(message);
         }
+        if let Some(failure) = &job.failure {
+            structured["reason"] = json!(failure.kind);
+        }
         Ok(tool_result(&match refused {
             Some(why) => Said::error(format!("{handle} ({}): cannot {word}: {why}.", job.tool), structured),
             None => {

@@ -67,7 +67,12 @@ impl Gateway {
                 Answer::Result(introduce(&result, revision, gateway.count_outstanding().await))
             }
             Ok(error) => error,
-            Err(error) => protocol_error(UPSTREAM_GONE, &error.to_string()),
+            Err(error) => {
+                if gateway.never_came_up() {
+                    gateway.hopeless.cancel();
+                }
+                protocol_error(UPSTREAM_GONE, &error.to_string())
+            }
         })
         .await;
     }
@@ -83,10 +88,24 @@ impl Gateway {
             let Ok(mut page) = Fields::parse(result.get()) else { return Answer::Result(result) };
             let Some(tools) = page.read::<Vec<Json>>("tools") else { return Answer::Result(result) };
             let is_last = page.get("nextCursor").is_none();
+            if from_start && !is_last {
+                gateway.learn_all_names().await;
+            }
             page.set("tools", to_json(&gateway.shown(&tools, from_start, is_last)));
             Answer::Result(page.to_json())
         })
         .await;
+    }
+
+    /// What is shown of the first page speaks of our tools by names that a later page may have.
+    async fn learn_all_names(&self) {
+        let is_known = {
+            let known = lock(&self.catalog);
+            known.catalog.is_some() && !known.stale
+        };
+        if !is_known {
+            self.learn_tools().await;
+        }
     }
 
     /// One page as the client sees it; ours stand behind the last one.

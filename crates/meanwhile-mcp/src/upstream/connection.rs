@@ -93,6 +93,7 @@ impl Connection {
         name: &str,
         max_message: usize,
         inbox: Option<Weak<dyn Inbox>>,
+        spoke: Arc<AtomicBool>,
     ) -> Arc<Connection> {
         let stdin = child.stdin.take().expect("stdin is piped");
         let stdout = child.stdout.take().expect("stdout is piped");
@@ -104,7 +105,8 @@ impl Connection {
             closed: Signal::default(),
             end: OnceLock::new(),
         });
-        let reader = Reader { connection: connection.clone(), name: name.to_owned(), max_message, inbox };
+        let reader =
+            Reader { connection: connection.clone(), name: name.to_owned(), max_message, inbox, spoke };
         tokio::spawn(reader.run(child, stdout));
         connection
     }
@@ -113,6 +115,11 @@ impl Connection {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.is_raised()
+    }
+
+    /// How the process ended, once it has.
+    pub(super) fn end(&self) -> Option<&str> {
+        self.end.get().map(String::as_str)
     }
 
     /// Sends a request.
@@ -253,6 +260,8 @@ struct Reader {
     name: String,
     max_message: usize,
     inbox: Option<Weak<dyn Inbox>>,
+    /// Whether any process of the server has answered anything.
+    spoke: Arc<AtomicBool>,
 }
 
 impl Reader {
@@ -354,6 +363,7 @@ impl Reader {
     }
 
     fn response(&self, id: &Id, answer: Answer, extra: Fields) {
+        self.spoke.store(true, Ordering::Relaxed);
         let waiter = id.number().and_then(|id| self.connection.waiters().remove(&id));
         match waiter {
             Some(Waiter::Waiting { reply, .. }) => drop(reply.send((answer, extra))),

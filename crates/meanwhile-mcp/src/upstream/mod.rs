@@ -4,6 +4,7 @@
 mod connection;
 mod process;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -83,6 +84,10 @@ pub struct Upstream {
     starting: tokio::sync::Mutex<Backoff>,
     replay: Mutex<Replay>,
     stopped: CancellationToken,
+    /// Whether it has ever answered anything.
+    spoke: Arc<AtomicBool>,
+    /// Why it never came up.
+    failed: OnceLock<UpstreamError>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +108,8 @@ impl Upstream {
             starting: tokio::sync::Mutex::default(),
             replay: Mutex::default(),
             stopped: CancellationToken::new(),
+            spoke: Arc::default(),
+            failed: OnceLock::new(),
         })
     }
 
@@ -114,7 +121,7 @@ impl Upstream {
     /// The running server, or a new process of it, which then has been told all that the old one knew.
     ///
     /// # Errors
-    /// [`UpstreamError`], if it cannot be brought up. The next call tries again.
+    /// [`UpstreamError`], if it cannot be brought up. The next call tries again, unless it [never came up](Self::never_came_up).
     pub async fn connect(self: &Arc<Self>) -> Result<Arc<Connection>, UpstreamError> {
         if let Some(connection) = self.running() {
             return Ok(connection);
@@ -130,6 +137,9 @@ impl Upstream {
         if let Some(connection) = self.running() {
             return Ok(connection);
         }
+        if let Some(error) = self.never_came_up() {
+            return Err(error);
+        }
         self.pause(&mut backoff).await;
         if self.stopped.is_cancelled() {
             return Err(self.ended());
@@ -138,12 +148,32 @@ impl Upstream {
         let started = self.start().await;
         match &started {
             Ok(connection) => *self.current() = Some(connection.clone()),
-            Err(error) => {
+            Err(error) if self.spoke.load(Ordering::Relaxed) => {
                 backoff.failures += 1;
                 tracing::error!("{error}");
             }
+            Err(error) => self.fail(error.clone()),
         }
         started
+    }
+
+    /// Why the server never came up, if it did not: it could not be started, or it ended before its first answer. That is
+    /// for its user to mend, and it is not tried again.
+    #[must_use]
+    pub fn never_came_up(&self) -> Option<UpstreamError> {
+        if !self.spoke.load(Ordering::Relaxed) && !self.stopped.is_cancelled() {
+            let ended = self.current().as_ref().and_then(|connection| connection.end().map(str::to_owned));
+            if let Some(reason) = ended {
+                self.fail(UpstreamError::Lost { reason });
+            }
+        }
+        self.failed.get().cloned()
+    }
+
+    fn fail(&self, error: UpstreamError) {
+        if self.failed.set(error.clone()).is_ok() {
+            tracing::error!("{error}");
+        }
     }
 
     fn ended(&self) -> UpstreamError {
@@ -221,7 +251,8 @@ impl Upstream {
     async fn start(&self) -> Result<Arc<Connection>, UpstreamError> {
         let child = self.launch.spawn()?;
         let inbox = self.inbox.get().cloned();
-        let connection = Connection::start(child, &self.launch.name, self.max_message, inbox);
+        let connection =
+            Connection::start(child, &self.launch.name, self.max_message, inbox, self.spoke.clone());
         let (initialize, rest) = self.replay().messages();
         let Some(initialize) = initialize else { return Ok(connection) };
         let mut waiting = connection.request("initialize", Some(initialize)).await;
