@@ -92,7 +92,7 @@ impl Stage {
     /// Starts a job: the handle is there when it is committed.
     pub(crate) async fn start(&self, name: &str) -> anyhow::Result<Handle> {
         match self.engine.start(call(name), policy()).await? {
-            Called::Started(job) => Ok(job.handle),
+            Called::Started(job) | Called::Beside(job, _) => Ok(job.handle),
             other => bail!("not started: {other:?}"),
         }
     }

@@ -184,6 +184,28 @@ fn tools_are_shown_as_they_are_and_ours_are_added() {
 }
 
 #[test]
+fn equal_calls_at_once_both_run_and_the_second_job_says_so() {
+    let client = Client::wrap(&["--inline-budget", "300ms"], &[FIXTURE]);
+    client.initialize();
+    let gate = Gate::new(client.home(), "gate");
+    let calls = [(); 2].map(|()| client.start_call("gate", gate.arguments()));
+    let answers = calls.map(|call| client.wait_response(call).unwrap());
+    let handles = [handle(&answers[0]), handle(&answers[1])];
+    let beside = answers.iter().map(|answer| answer["structuredContent"]["same_call_as"].as_str());
+    let beside: Vec<Option<&str>> = beside.collect();
+    assert!(
+        beside == [None, Some(handles[0].as_str())] || beside == [Some(handles[1].as_str()), None],
+        "{answers:?}"
+    );
+    let again = client.call("gate", gate.arguments());
+    assert_eq!(again["structuredContent"]["joined"], true, "a later one joins: {again}");
+    gate.open();
+    for handle in handles {
+        assert_eq!(text(&poll(&client, &handle)), "opened");
+    }
+}
+
+#[test]
 fn our_names_give_way_to_an_upstream_that_has_them() {
     let client = Client::wrap(&["--tool", "gate=handle"], &[FIXTURE, "--collide"]);
     client.initialize();

@@ -163,6 +163,17 @@ pub fn started(job: &Job, ahead: u64, poll: &str, joined: bool) -> Said {
     Said::new(text, structured)
 }
 
+/// What is said of a job ([`started`]) that runs beside another one of the same call.
+#[must_use]
+pub fn beside(mut said: Said, twin: Handle) -> Said {
+    let _ = write!(
+        said.text,
+        " The same call, made at about the same time, runs as {twin} as well: the work is done twice."
+    );
+    said.structured["same_call_as"] = json!(twin);
+    said
+}
+
 /// A job that has not ended; it is worth asking again after `poll_after`.
 #[must_use]
 pub fn pending(job: &Job, ahead: u64, poll_after: Duration, now: Timestamp) -> Said {

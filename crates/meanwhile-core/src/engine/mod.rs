@@ -33,9 +33,11 @@ use self::run::{Run, Step};
 use crate::Json;
 use crate::artifact::Artifacts;
 use crate::clock::Timestamp;
+use crate::event::Actor;
 use crate::executor::{Attempt, Executor};
 use crate::handle::Handle;
 use crate::job::{Call, Failure, FailureKind, Job, Peer, Policy, Progress};
+use crate::machine::Op;
 use crate::signal::Signal;
 use crate::store::{Created, NewJob, Store, StoreError};
 
@@ -60,6 +62,9 @@ pub enum Called {
     Ended(Attempt),
     /// It goes on as this job, which is committed.
     Started(Job),
+    /// It goes on as this job, beside another job of the same call, which was made while nobody knew yet that either would be
+    /// one. Both run.
+    Beside(Job, Handle),
     /// The same call is still unfinished: this is its job.
     Joined(Job),
 }
@@ -177,7 +182,10 @@ impl Engine {
                                 run.cancel();
                             }
                             self.look_after(&job, call.join_key.as_deref(), run, None);
-                            return Called::Started(job);
+                            return match self.twin(&job, call.join_key.as_deref()).await {
+                                Some(twin) => Called::Beside(job, twin),
+                                None => Called::Started(job),
+                            };
                         }
                         Err(error) => tracing::error!(%error, tool = call.tool,
                             "the call is slow, but cannot become a job; it stays a waiting call"),
@@ -277,6 +285,21 @@ impl Engine {
             }
         }
         None
+    }
+
+    /// The unfinished job that a repeat of this one's call would join: an equal call that was handed off before it, in whichever
+    /// process. The log of this one then tells of it.
+    async fn twin(&self, job: &Job, key: Option<&str>) -> Option<Handle> {
+        key?;
+        let first = self.store.joinable(&job.scope, key, None).await.ok()??;
+        if first.handle == job.handle {
+            return None;
+        }
+        let message = format!("runs beside {}: the same call, made before that was a job", first.handle);
+        if let Err(error) = self.store.apply(job.handle, Op::Note { by: Actor::System, message }).await {
+            tracing::debug!(handle = %job.handle, %error, "its twin is not noted");
+        }
+        Some(first.handle)
     }
 
     /// Whether no job of this process runs, and none waits in its queue.

@@ -141,6 +141,11 @@ impl Gateway {
                 self.has_become_a_job(&job);
                 Some(self.handle_answer(&job, false, catalog).await)
             }
+            Ok(Called::Beside(job, twin)) => {
+                self.has_become_a_job(&job);
+                let poll = catalog.our_name(words::POLL_RESULT);
+                Some(tool_result(&words::beside(words::started(&job, 0, &poll, false), twin)))
+            }
             Ok(Called::Joined(job)) => Some(match self.joined(&job, catalog).await {
                 Ok(answer) => answer,
                 Err(wrong) => wrong.answer(&tool.name),

@@ -2,6 +2,7 @@
 
 use super::stage::{BUDGET, ONCE, Stage, Worker, a_call, answered, joined, soon, started};
 use crate::engine::{Action, Called};
+use crate::event::EventKind;
 use crate::job::{Job, Status};
 
 const KEY: Option<&str> = Some("key");
@@ -118,7 +119,14 @@ async fn a_twin_that_outlives_the_first_is_joined_as_well() {
     let first = stage.worker().await;
     let other = stage.call(a_call("me", KEY), ONCE, Some(BUDGET));
     let _second = stage.worker().await;
-    let (one, other) = (started(soon(one).await.unwrap()), started(soon(other).await.unwrap()));
+    let (one, other) = (soon(one).await.unwrap(), soon(other).await.unwrap());
+    let (one, (other, twin)) = match (one, other) {
+        (Called::Started(one), Called::Beside(other, twin)) => (one, (other, twin)),
+        other => panic!("both go on, and only the second has a twin: {other:?}"),
+    };
+    assert_eq!(twin, one.handle);
+    let noted = |kind: &EventKind| matches!(kind, EventKind::Noted { message } if message.contains(&one.handle.to_string()));
+    assert!(stage.events(other.handle).await.iter().any(noted));
     first.answers("1");
     stage.ended(one.handle).await;
     assert_eq!(joined(stage.call_again("me").await).handle, other.handle);

@@ -253,7 +253,7 @@ pub(super) fn a_call(scope: &str, key: Option<&str>) -> Call {
 
 pub(super) fn started(called: Called) -> Job {
     match called {
-        Called::Started(job) => job,
+        Called::Started(job) | Called::Beside(job, _) => job,
         other => panic!("not started: {other:?}"),
     }
 }
