@@ -184,6 +184,27 @@ impl Client {
         self.wait_raw(id)
     }
 
+    /// Asks as a client of the modern era that can do so much, and waits.
+    pub(crate) fn modern(&self, method: &str, params: Value, capabilities: &Value) -> Result<Value, Value> {
+        let id = self.start_modern(method, params, capabilities);
+        self.wait_response(id)
+    }
+
+    /// As [`Client::modern`], without waiting.
+    pub(crate) fn start_modern(&self, method: &str, mut params: Value, capabilities: &Value) -> u64 {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": { "name": "e2e", "version": "0" },
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
+        });
+        let given = params["_meta"].take();
+        params["_meta"] = meta;
+        for (name, value) in given.as_object().into_iter().flatten() {
+            params["_meta"][name] = value.clone();
+        }
+        self.start_request(method, params)
+    }
+
     /// Asks and does not wait.
     pub(crate) fn start_request(&self, method: &str, params: Value) -> u64 {
         let id = self.fresh_id();

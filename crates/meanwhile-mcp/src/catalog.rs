@@ -59,20 +59,7 @@ impl Tool {
     pub fn check(&self, arguments: &str) -> Result<(), String> {
         let Some(validator) = self.validator.get_or_init(|| self.compile()) else { return Ok(()) };
         let Ok(arguments) = serde_json::from_str::<Value>(arguments) else { return Ok(()) };
-        if validator.is_valid(&arguments) {
-            return Ok(());
-        }
-        let violations: Vec<String> = validator
-            .iter_errors(&arguments)
-            .take(VIOLATIONS_MAX)
-            .map(|error| {
-                let path = error.instance_path().to_string();
-                let field = if path.is_empty() { "arguments" } else { path.trim_start_matches('/') };
-                let text: String = error.to_string().chars().take(VIOLATION_CHARS).collect();
-                format!("`{field}`: {text}")
-            })
-            .collect();
-        Err(violations.join("; "))
+        judge(validator, &arguments)
     }
 
     /// A schema that does not compile is reported once, here, and then skipped: the upstream judges for itself.
@@ -111,9 +98,10 @@ impl Catalog {
         free
     }
 
-    /// Adds the tools of one page of `tools/list`, and returns the page as the client is to see it.
+    /// Adds the tools of one page of `tools/list`, and returns the page as the client is to see it; `core_tasks` is whether it
+    /// may call them as tasks of revision 2025-11-25.
     /// What cannot be read passes as it is.
-    pub fn add_page(&mut self, tools: &[Json], rules: &Rules) -> Vec<Json> {
+    pub fn add_page(&mut self, tools: &[Json], rules: &Rules, core_tasks: bool) -> Vec<Json> {
         // All names first: a description speaks of our tool by the name that the whole page leaves it.
         for tool in tools {
             let known = Fields::parse(tool.get()).ok().and_then(|fields| Tool::read(&fields, rules));
@@ -122,19 +110,49 @@ impl Catalog {
             }
         }
         let poll = self.our_name(words::POLL_RESULT);
-        tools.iter().map(|tool| self.shown(tool, &poll).unwrap_or_else(|| tool.clone())).collect()
+        tools.iter().map(|tool| self.shown(tool, &poll, core_tasks).unwrap_or_else(|| tool.clone())).collect()
     }
 
-    fn shown(&self, tool: &Json, poll: &str) -> Option<Json> {
+    fn shown(&self, tool: &Json, poll: &str, core_tasks: bool) -> Option<Json> {
         let mut fields = Fields::parse(tool.get()).ok()?;
         let known = self.get(&fields.read::<String>("name")?)?;
-        let suffix = words::suffix(known.treatment.face, poll)?;
+        // What the upstream can make of its calls is between it and us: here every slow call may be a task.
+        fields.take("execution");
+        let Some(suffix) = words::suffix(known.treatment.face, poll) else { return Some(fields.to_json()) };
+        if core_tasks {
+            fields.set("execution", to_json(&serde_json::json!({"taskSupport": "optional"})));
+        }
         // A handle is not what the schema promises, and structured content must be.
         fields.take("outputSchema");
         let described = fields.get("description").and_then(|description| append(description, &suffix));
         fields.set("description", described.unwrap_or_else(|| to_json(&suffix)));
         Some(fields.to_json())
     }
+}
+
+/// Checks a value against a schema. A schema that does not compile allows everything.
+///
+/// # Errors
+/// A text that names each field that is wrong, and how.
+pub fn violations(schema: &Value, value: &Value) -> Result<(), String> {
+    jsonschema::options().build(schema).map_or(Ok(()), |validator| judge(&validator, value))
+}
+
+fn judge(validator: &Validator, value: &Value) -> Result<(), String> {
+    if validator.is_valid(value) {
+        return Ok(());
+    }
+    let violations: Vec<String> = validator
+        .iter_errors(value)
+        .take(VIOLATIONS_MAX)
+        .map(|error| {
+            let path = error.instance_path().to_string();
+            let field = if path.is_empty() { "arguments" } else { path.trim_start_matches('/') };
+            let text: String = error.to_string().chars().take(VIOLATION_CHARS).collect();
+            format!("`{field}`: {text}")
+        })
+        .collect();
+    Err(violations.join("; "))
 }
 
 /// A JSON string with a paragraph behind it. What stands before is not read, so whatever it is it stays; an empty one, or what
@@ -213,7 +231,7 @@ mod tests {
     fn page(tools: &[Value], rules: &Rules) -> (Catalog, Vec<Value>) {
         let mut catalog = Catalog::default();
         let tools: Vec<Json> = tools.iter().map(to_json).collect();
-        let shown = catalog.add_page(&tools, rules);
+        let shown = catalog.add_page(&tools, rules, false);
         (catalog, shown.iter().map(|tool| serde_json::from_str(tool.get()).unwrap()).collect())
     }
 
@@ -238,7 +256,7 @@ mod tests {
         let tool =
             serde_json::value::RawValue::from_string(r#"{"name":"x","description":"a\ud83d"}"#.to_owned())
                 .unwrap();
-        let shown = Catalog::default().add_page(&[tool], &Rules::default());
+        let shown = Catalog::default().add_page(&[tool], &Rules::default(), false);
         assert!(shown[0].get().contains(r#""description":"a\ud83d\n\n[If"#), "{}", shown[0]);
     }
 

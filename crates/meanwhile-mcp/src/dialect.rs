@@ -77,6 +77,12 @@ pub fn extension_task(job: &Job, detail: &Detail, poll_after: Duration) -> Field
     task
 }
 
+/// Whether a tool's answer says that something went wrong.
+#[must_use]
+pub fn is_error(answer: &Json) -> bool {
+    Fields::parse(answer.get()).is_ok_and(|fields| fields.read("isError").unwrap_or(false))
+}
+
 /// The open questions by their keys.
 #[must_use]
 pub fn requests(open: &[Input]) -> Json {

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`message`] | what is a message, and how does it pass through unchanged? |
 //! | [`revision`] | what can a peer of this revision do? |
+//! | [`modern`] | what does revision 2026-07-28 add to a message? |
+//! | [`dialect`] | how is a job shown as a native task? |
 //! | [`transport`] | how do messages come and go? |
 //! | [`upstream`] | how is the server behind us started, called, and started again? |
 //! | [`catalog`] | which tools does the upstream have, and how do we show them? |
@@ -19,10 +21,12 @@
 
 pub mod catalog;
 pub mod clients;
+pub mod dialect;
 pub mod document;
 pub mod economy;
 pub mod gateway;
 pub mod message;
+pub mod modern;
 pub mod preview;
 pub mod revision;
 pub mod rules;

@@ -16,6 +16,8 @@ use serde_json::value::RawValue;
 pub const PARSE_ERROR: i64 = -32700;
 /// The JSON is not a message.
 pub const INVALID_REQUEST: i64 = -32600;
+/// There is no such method.
+pub const METHOD_NOT_FOUND: i64 = -32601;
 /// The parameters do not fit the method.
 pub const INVALID_PARAMS: i64 = -32602;
 /// Something broke on our side.
@@ -89,6 +91,12 @@ impl Fields {
         }
         let mut seen = HashSet::with_capacity(self.0.len());
         names().find(|name| !seen.insert(*name))
+    }
+
+    /// All fields, in order.
+    #[must_use]
+    pub fn into_entries(self) -> Vec<(String, Json)> {
+        self.0
     }
 
     /// Whether there is no field.

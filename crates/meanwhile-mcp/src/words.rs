@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use meanwhile_core::job::FailureKind;
+use meanwhile_core::job::{FailureKind, Input};
 use meanwhile_core::{Handle, Job, Progress, Status, Timestamp};
 use serde_json::{Value, json};
 
@@ -16,6 +16,8 @@ pub const POLL_RESULT: &str = "poll_result";
 pub const LIST_JOBS: &str = "list_jobs";
 /// The tool that controls a job.
 pub const CONTROL_JOB: &str = "control_job";
+/// The tool that answers what a job asks.
+pub const ANSWER_JOB: &str = "answer_job";
 /// The tool that reads a slice of a large result.
 pub const READ_RESULT: &str = "read_result";
 
@@ -23,6 +25,8 @@ pub const READ_RESULT: &str = "read_result";
 const MESSAGE_CHARS: usize = 200;
 /// A tool's name is cut here where it is told unasked.
 const NAME_CHARS: usize = 64;
+/// A question is cut here, in characters, when it is shown; whole it stands in the structured content.
+const QUESTION_CHARS: usize = 1500;
 /// How many ended jobs are named unasked; the rest are counted.
 const ENDED_NAMED: usize = 5;
 
@@ -57,7 +61,7 @@ pub fn instructions(outstanding: usize) -> String {
 }
 
 /// Our tools, as `tools/list` shows them under the names given by `name`.
-pub fn tools(name: impl Fn(&str) -> String) -> [Value; 4] {
+pub fn tools(name: impl Fn(&str) -> String) -> [Value; 5] {
     let handle = json!({"type": "string"});
     let tool = |tool: &str, description: String, properties: Value, required: Value, read_only: bool| {
         json!({"name": name(tool), "description": description,
@@ -78,7 +82,7 @@ pub fn tools(name: impl Fn(&str) -> String) -> [Value; 4] {
         tool(
             LIST_JOBS,
             "List your jobs, finished ones whose result you have not fetched first.".to_owned(),
-            json!({"status": {"enum": ["working", "completed", "failed", "cancelled"]},
+            json!({"status": {"enum": ["working", "input_required", "completed", "failed", "cancelled"]},
                 "limit": {"type": "integer", "minimum": 1, "maximum": LIST_MAX}}),
             json!([]),
             true,
@@ -103,6 +107,14 @@ pub fn tools(name: impl Fn(&str) -> String) -> [Value; 4] {
                 "context": {"type": "integer", "minimum": 0}, "json_path": {"type": "string"}}),
             json!(["handle"]),
             true,
+        ),
+        tool(
+            ANSWER_JOB,
+            "Answer what a job asks (status input_required), by the keys of its questions. Ask the user unless you surely know."
+                .to_owned(),
+            json!({"handle": handle, "answers": {"type": "object"}}),
+            json!(["handle", "answers"]),
+            false,
         ),
     ]
 }
@@ -191,6 +203,87 @@ pub fn pending(job: &Job, ahead: u64, poll_after: Duration, now: Timestamp) -> S
     Said::new(text, structured)
 }
 
+/// How a job's status shows: what waits or is held is still being worked on.
+#[must_use]
+pub fn shown_status(job: &Job) -> &'static str {
+    match job.status {
+        _ if job.expired_at.is_some() => "expired",
+        Status::Queued | Status::Paused => Status::Working.name(),
+        status => status.name(),
+    }
+}
+
+/// A job that asks. What its tool says is quoted: it is the tool that speaks, not the user.
+#[must_use]
+pub fn asks(job: &Job, open: &[Input], answer: &str) -> Said {
+    let Job { handle, tool, .. } = job;
+    let mut text = format!("{handle} ({tool}) waits for input:");
+    let mut questions = serde_json::Map::new();
+    for Input { key, question, .. } in open {
+        let question: Value = serde_json::from_str(question.get()).unwrap_or_default();
+        let _ = write!(text, "\n{key}: {}", asked(&question));
+        questions.insert(key.clone(), question);
+    }
+    let example = open.first().map_or("q1", |input| input.key.as_str());
+    let _ = write!(
+        text,
+        "\nAnswer with {answer} {{\"handle\":\"{handle}\",\"answers\":{{\"{example}\":{{\"action\":\"accept\",\"content\":{{…}}}}}}}} \
+         (or \"action\":\"decline\"). Ask the user unless you surely know."
+    );
+    Said::new(text, json!({"handle": handle, "status": "input_required", "tool": tool, "questions": questions}))
+}
+
+/// A question of a tool, in a few words.
+fn asked(question: &Value) -> String {
+    let params = &question["params"];
+    match question["method"].as_str() {
+        Some("elicitation/create") => {
+            let message = quoted(params["message"].as_str().unwrap_or_default());
+            match (&params["url"], &params["requestedSchema"]) {
+                (Value::String(url), _) => format!("the tool asks the user to open {} {message}", quoted(url)),
+                (_, Value::Null) => format!("the tool asks {message}"),
+                (_, schema) => format!("the tool asks {message}; the content by this schema: {}", cut(&schema.to_string())),
+            }
+        }
+        Some("sampling/createMessage") => {
+            format!("the tool wants a model's answer to {}; answer with its text", cut(&params["messages"].to_string()))
+        }
+        Some("roots/list") => "the tool wants the folders it may use; answer with a list of file:// URIs".to_owned(),
+        _ => cut(&question.to_string()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("{:?}", cut(text))
+}
+
+/// What a tool asks, at a length that is still worth a model's context.
+fn cut(text: &str) -> String {
+    let mut short: String = text.chars().take(QUESTION_CHARS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// A job that is to be answered, and asks nothing.
+#[must_use]
+pub fn asks_nothing(job: &Job) -> Said {
+    let text = format!("{} ({}) asks nothing: it is {}.", job.handle, job.tool, shown_status(job));
+    Said::error(text, json!({"handle": job.handle, "status": shown_status(job), "tool": job.tool}))
+}
+
+/// A job that was answered.
+#[must_use]
+pub fn answered(job: &Job, poll: &str) -> Said {
+    let more = match job.status {
+        Status::InputRequired => format!("it still asks {}", job.open.join(", ")),
+        _ => format!("it goes on; get its result with {poll}"),
+    };
+    let text = format!("{} ({}) has your answer; {more}.", job.handle, job.tool);
+    Said::new(text, json!({"handle": job.handle, "status": shown_status(job), "tool": job.tool}))
+}
+
 /// A job that has not ended, and has given no sign of life for longer than `allowed`. No time that passes is part of it: the
 /// same silence always reads the same.
 #[must_use]
@@ -238,6 +331,7 @@ pub fn standing(job: &Job, ahead: Option<u64>, now: Timestamp) -> String {
             Some(ahead) => format!("queued behind {ahead} others"),
         },
         Status::Paused => "paused".to_owned(),
+        Status::InputRequired => format!("waits for input ({})", job.open.join(", ")),
         _ => format!("working for {}", seconds(job.ran_for(now))),
     };
     if let Some(progress) = &job.progress {
@@ -353,11 +447,7 @@ pub fn listed(job: &Job, now: Timestamp) -> (String, Value) {
     } else {
         standing(job, None, now)
     };
-    let status = match job.status {
-        _ if job.expired_at.is_some() => "expired",
-        Status::Queued | Status::Paused => "working",
-        status => status.name(),
-    };
+    let status = shown_status(job);
     let structured = json!({"handle": handle, "tool": job.tool, "status": status, "fetched": !uncollected && job.status.is_terminal()});
     (format!("{handle} {}: {state}", job.tool), structured)
 }

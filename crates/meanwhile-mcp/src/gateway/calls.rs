@@ -1,28 +1,58 @@
 //! `tools/call`: to one of our tools, or to a tool of the upstream through the engine, in the face it is to have.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use meanwhile_core::job::{Failure, FailureKind};
 use meanwhile_core::{Attempt, Called, Durations, Job, Json, Policy, Progress, Status, Waited};
 use tokio::sync::oneshot;
 
+use super::caller::Caller;
 use super::open_call::{Asked, OnItsWay, OpenCall};
 use super::own_tools::OwnTool;
 use super::reply::{ReplyTo, protocol_error, tool_error, tool_result};
 use super::{Gateway, InFlight, lock};
 use crate::catalog::{Catalog, Tool};
 use crate::economy::inline_budget;
-use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_REQUEST, Id};
+use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_REQUEST, Id, METHOD_NOT_FOUND};
 use crate::rules::Face;
 use crate::words;
 
 /// How long a call stays behind what waits for a server that is being started again.
 const PLACE_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a client that has tasks waits for a call that becomes one.
+const NATIVE_BUDGET: Duration = Duration::from_millis(500);
+/// The longest that a client may have a task kept.
+const TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A call that its client wants as a task of revision 2025-11-25.
+struct WantedTask {
+    /// How long it is to be kept, at the least.
+    ttl: Option<Duration>,
+}
+
+impl WantedTask {
+    /// What the call's `task` says. To other revisions the field means nothing, and it is to be ignored.
+    fn take(fields: &mut Fields, caller: &Caller) -> Option<WantedTask> {
+        if !caller.is_modern() && !caller.revision.has_core_tasks() {
+            return None;
+        }
+        let task = fields.take("task")?;
+        if caller.is_modern() {
+            return None;
+        }
+        let task = Fields::parse(task.get()).unwrap_or_default();
+        let ttl = task.read::<f64>("ttl").filter(|ttl| *ttl >= 0.0);
+        Some(WantedTask { ttl: ttl.map(|ttl| Duration::from_millis(ttl as u64)) })
+    }
+}
+
 impl Gateway {
     pub(super) async fn call_tool(
         self: &Arc<Self>,
+        caller: Arc<Caller>,
         id: Id,
         params: Option<Json>,
         extra: Fields,
@@ -36,13 +66,12 @@ impl Gateway {
         }
         let named = fields.and_then(|fields| fields.read::<String>("name").map(|name| (fields, name)));
         let (request, fields, name) = match (params, named) {
-            // A native task of the upstream is between the client and it.
-            (Some(request), Some((fields, name))) if fields.get("task").is_none() => (request, fields, name),
+            (Some(request), Some((fields, name))) => (request, fields, name),
             (params, _) => {
-                return self.pass_request(id, "tools/call".to_owned(), params, extra, reply).await;
+                return self.pass_request(caller, id, "tools/call".to_owned(), params, extra, reply).await;
             }
         };
-        let open = Arc::new(OpenCall::new(reply.clone()));
+        let open = Arc::new(OpenCall::new(caller, reply.clone()));
         lock(&self.in_flight).insert(id.clone(), InFlight::Here(open.clone()));
         let place = self.lane.place().await;
         let gateway = self.clone();
@@ -77,16 +106,20 @@ impl Gateway {
     /// The answer of a call; `None` if the client has taken it back, for then there is to be none.
     async fn answer_call(
         self: &Arc<Self>,
-        request: Json,
-        fields: Fields,
+        mut request: Json,
+        mut fields: Fields,
         name: &str,
         open: &OpenCall,
     ) -> Option<Answer> {
         self.notice_store();
+        let wanted = WantedTask::take(&mut fields, &open.caller);
+        if wanted.is_some() || open.caller.is_modern() {
+            request = fields.to_json();
+        }
         let catalog = self.catalog().await;
         if let Some(ours) = self.own_tool(name, &catalog) {
             let answer = tokio::select! {
-                answer = self.call_own_tool(ours, &fields, &catalog) => answer,
+                answer = self.call_own_tool(ours, &open.caller, &fields, &catalog) => answer,
                 () = open.cancel.raised() => return None,
             };
             // A list of jobs needs no news of jobs.
@@ -97,11 +130,21 @@ impl Gateway {
             .get(name)
             .cloned()
             .unwrap_or_else(|| Arc::new(Tool::unlisted(name, &self.settings.rules)));
+        if fields.get("requestState").is_some() && open.caller.is_modern() {
+            return self.next_round(&fields, &tool, &catalog, open).await;
+        }
         if let Err(why) = self.check_arguments(&fields, &tool) {
             return Some(tool_error(&why));
         }
         let asked = open.asks(Asked::new(tool, request, fields));
+        if let Some(wanted) = wanted {
+            return self.run_as_task(asked, wanted, open).await;
+        }
         let answer = self.run_tool(asked, &catalog, open).await?;
+        // A client that has tasks learns of their end by them.
+        if open.caller.capabilities.tasks || self.uses_tasks() {
+            return Some(answer);
+        }
         Some(self.with_news(answer, &catalog).await)
     }
 
@@ -131,7 +174,12 @@ impl Gateway {
             Face::Handle => self.engine.start(asked.call(&self.settings).clone(), policy(tool)).await,
             Face::Auto => Ok(match self.joinable(asked).await {
                 Some(job) => Called::Joined(job),
-                None => self.wait_inline(asked, Some(self.budget(tool).await), open).await,
+                None => {
+                    let budget = self.budget(tool, &open.caller).await;
+                    // A task costs its client no turn of a model, so it need not be waited for so long.
+                    let native = if open.caller.capabilities.tasks { NATIVE_BUDGET } else { budget };
+                    self.wait_inline(asked, Some(budget.min(native)), open).await
+                }
             }),
             Face::Inline => Ok(self.wait_inline(asked, None, open).await),
         };
@@ -139,14 +187,14 @@ impl Gateway {
             Ok(Called::Ended(attempt)) => ended(attempt),
             Ok(Called::Started(job)) => {
                 self.has_become_a_job(&job);
-                Some(self.handle_answer(&job, false, catalog).await)
+                Some(self.handle_answer(&open.caller, &job, false, catalog).await)
             }
             Ok(Called::Beside(job, twin)) => {
                 self.has_become_a_job(&job);
                 let poll = catalog.our_name(words::POLL_RESULT);
                 Some(tool_result(&words::beside(words::started(&job, 0, &poll, false), twin)))
             }
-            Ok(Called::Joined(job)) => Some(match self.joined(&job, catalog).await {
+            Ok(Called::Joined(job)) => Some(match self.joined(&open.caller, &job, catalog).await {
                 Ok(answer) => answer,
                 Err(wrong) => wrong.answer(&tool.name),
             }),
@@ -156,9 +204,35 @@ impl Gateway {
         .filter(|_| !open.hand_off.is_raised())
     }
 
+    /// A call that its client wants as a task is one, at once.
+    async fn run_as_task(
+        self: &Arc<Self>,
+        asked: &Asked,
+        wanted: WantedTask,
+        open: &OpenCall,
+    ) -> Option<Answer> {
+        if !asked.may_become_a_job() {
+            let why = format!("{} cannot be called as a task: it is configured inline", asked.tool.name);
+            return Some(protocol_error(METHOD_NOT_FOUND, &why));
+        }
+        self.uses_tasks.store(true, Ordering::Relaxed);
+        let mut policy = policy(&asked.tool);
+        policy.ttl = policy.ttl.max(wanted.ttl.unwrap_or_default().min(TTL_MAX));
+        let started = self.engine.start(asked.call(&self.settings).clone(), policy).await;
+        match started {
+            Ok(Called::Started(job) | Called::Joined(job) | Called::Beside(job, _)) => {
+                self.has_become_a_job(&job);
+                Some(self.created_core_task(&job, asked.meta.get("progressToken")).await)
+            }
+            Ok(Called::Ended(attempt)) => ended(attempt),
+            Err(error) => Some(protocol_error(INTERNAL_ERROR, &format!("{error}; nothing was started"))),
+        }
+        .filter(|_| !open.hand_off.is_raised())
+    }
+
     /// How long a call of this tool is waited for.
-    async fn budget(&self, tool: &Tool) -> Duration {
-        let patience = *lock(&self.client);
+    pub(super) async fn budget(&self, tool: &Tool, caller: &Caller) -> Duration {
+        let patience = self.patience(caller);
         let configured = tool.treatment.inline_budget;
         let budget = if tool.treatment.learns {
             let judge = |history: &Durations| inline_budget(history, configured, patience.survives());
@@ -198,7 +272,23 @@ impl Gateway {
         });
     }
 
-    pub(super) async fn handle_answer(&self, job: &Job, joined: bool, catalog: &Catalog) -> Answer {
+    /// The answer of a call that goes on as a job, as its client understands it best: a task, what the job asks, or a handle.
+    pub(super) async fn handle_answer(
+        &self,
+        caller: &Caller,
+        job: &Job,
+        joined: bool,
+        catalog: &Catalog,
+    ) -> Answer {
+        if caller.capabilities.tasks {
+            return self.created_extension_task(job).await;
+        }
+        if let Some(round) = self.round(caller, job).await {
+            return round;
+        }
+        if job.status == Status::InputRequired {
+            return self.question_of(job, catalog).await;
+        }
         let ahead = match job.status {
             Status::Queued => self.engine.store().ahead(job.handle).await.unwrap_or(0),
             _ => 0,

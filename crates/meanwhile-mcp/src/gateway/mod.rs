@@ -1,48 +1,62 @@
 //! Joins one client to one server through the job engine.
 //!
-//! What comes from the client is dispatched here: `initialize`, `tools/list` and `tools/call` are ours to look into; all else
-//! passes through with nothing but its id changed, in the order in which it came.
+//! What comes from the client is dispatched here: who asks and what it may do, tools, tasks and subscriptions are ours to look
+//! into; all else passes through with nothing but its id changed, in the order in which it came. Inside, everything has the shape
+//! of the legacy revisions; what a request of the modern era looks for is added where it is answered ([`ReplyTo`]).
 
+mod answering;
+mod caller;
 mod calls;
 mod executor;
 mod history;
 mod lane;
 mod ledger;
+mod listen;
+mod modern;
 mod open_call;
 mod own_tools;
 mod passing;
 mod poll;
+mod questions;
 mod reply;
+mod rounds;
 mod session;
+mod tasks;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::Settings as EngineSettings;
-use meanwhile_core::{Engine, Store};
+use meanwhile_core::{Engine, Json, Store};
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::caller::Caller;
 use self::executor::McpExecutor;
 use self::history::History;
 use self::lane::Lane;
 use self::ledger::Ledger;
+use self::listen::Listeners;
+use self::modern::ModernRequest;
 use self::open_call::OpenCall;
+use self::passing::Passed;
+use self::questions::Questions;
 pub use self::reply::{ReplyTo, Streamed};
+use self::session::Introduction;
 use crate::catalog::Catalog;
 use crate::clients::Patience;
 use crate::economy::EagerPolls;
-use crate::message::{self, Id, Incoming, Malformed, Message};
-use crate::revision::Revision;
+use crate::message::{self, Answer, Fields, Id, Incoming, Malformed, Message};
+use crate::modern::meta;
 use crate::rules::Rules;
 use crate::transport::{Line, LineReader, Outbound};
-use crate::upstream::{Connection, Inbox, Launch, Upstream};
+use crate::upstream::{Inbox, Launch, Upstream};
 
 /// How long requests that pass through are still waited for once the client is gone.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -72,8 +86,15 @@ pub struct Gateway {
     engine: Arc<Engine>,
     upstream: Arc<Upstream>,
     down: Outbound,
-    revision: Mutex<Option<Revision>>,
-    client: Mutex<Patience>,
+    /// Itself, for what goes on beside a message.
+    me: Weak<Gateway>,
+    /// The client that has introduced itself by `initialize`.
+    client: Mutex<Option<Arc<Caller>>>,
+    patience: Mutex<HashMap<String, Patience>>,
+    introduction: tokio::sync::Mutex<Option<Arc<Introduction>>>,
+    /// From which level on the upstream was last told to log.
+    log_level: Mutex<Option<String>>,
+    listeners: Listeners,
     ledger: Ledger,
     history: History,
     eager: Mutex<EagerPolls>,
@@ -84,11 +105,14 @@ pub struct Gateway {
     in_flight: Mutex<HashMap<Id, InFlight>>,
     /// The calls that the client waits for no longer, until they have become jobs.
     given_up: Mutex<Vec<Arc<OpenCall>>>,
-    asked: Mutex<HashMap<u64, (Arc<Connection>, Id)>>,
-    next_asked: AtomicU64,
+    questions: Questions,
     requests: TaskTracker,
     /// There is nothing to serve the client with.
     hopeless: CancellationToken,
+    /// Whoever listens is to be told that it is over.
+    closing: CancellationToken,
+    /// The client has made a task of its own dialect.
+    uses_tasks: AtomicBool,
 }
 
 /// What is known of the upstream's tools.
@@ -105,8 +129,8 @@ struct KnownTools {
 enum InFlight {
     /// It is handled here.
     Here(Arc<OpenCall>),
-    /// It was passed on, under this id.
-    Passed(Arc<Connection>, u64),
+    /// It was passed on.
+    Passed(Passed),
 }
 
 impl Gateway {
@@ -122,13 +146,17 @@ impl Gateway {
         let ledger = Ledger::new(&*store);
         let executor = Arc::new(McpExecutor::new(upstream.clone(), server, scope));
         let engine = Engine::new(store, artifacts, executor, settings.engine.clone());
-        let gateway = Arc::new(Gateway {
+        let gateway = Arc::new_cyclic(|me| Gateway {
+            me: me.clone(),
             settings,
             engine,
             upstream: upstream.clone(),
             down,
-            revision: Mutex::default(),
             client: Mutex::default(),
+            patience: Mutex::default(),
+            introduction: tokio::sync::Mutex::default(),
+            log_level: Mutex::default(),
+            listeners: Listeners::default(),
             ledger,
             history: History::default(),
             eager: Mutex::default(),
@@ -137,10 +165,11 @@ impl Gateway {
             lane: Lane::start(),
             in_flight: Mutex::default(),
             given_up: Mutex::default(),
-            asked: Mutex::default(),
-            next_asked: AtomicU64::new(1),
+            questions: Questions::default(),
             requests: TaskTracker::new(),
             hopeless: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            uses_tasks: AtomicBool::new(false),
         });
         let inbox: std::sync::Weak<dyn Inbox> = Arc::downgrade(&(gateway.clone() as Arc<dyn Inbox>));
         upstream.set_inbox(inbox);
@@ -171,6 +200,7 @@ impl Gateway {
 
     /// Waits until what the client asked for before it went has been answered; not for ever, for some servers never answer.
     pub async fn answer_the_rest(&self) {
+        self.closing.cancel();
         self.requests.close();
         if tokio::time::timeout(LAST_ANSWERS, self.requests.wait()).await.is_err() {
             tracing::info!("requests are left unanswered: the client is gone");
@@ -241,19 +271,50 @@ impl Gateway {
     /// Takes one message of the client. What it asks for is answered through `reply`.
     pub async fn receive_message(self: &Arc<Self>, message: Message, reply: ReplyTo) {
         match message {
-            Message::Request { id, method, params, extra } => match method.as_str() {
-                "initialize" => self.initialize(id, params, reply).await,
-                "tools/list" => self.list_tools(id, params, reply).await,
-                "tools/call" => self.call_tool(id, params, extra, reply).await,
-                _ => self.pass_request(id, method, params, extra, reply).await,
+            Message::Request { id, method, params, extra } => match meta(params.as_ref()) {
+                None => self.legacy_request(id, method, params, extra, reply).await,
+                Some(Ok(meta)) => {
+                    let caller = Arc::new(Caller::modern(meta));
+                    self.modern_request(ModernRequest { caller, id, method, params, extra }, reply).await;
+                }
+                Some(Err(error)) => reply.send(id, Answer::Error(error)).await,
             },
             Message::Notification { method, params, extra } => self.notification(method, params, extra).await,
-            Message::Response { id, answer, extra } => self.pass_answer(&id, answer, extra).await,
+            Message::Response { id, answer, extra } => self.client_answered(&id, answer, extra).await,
         }
     }
 
+    async fn legacy_request(
+        self: &Arc<Self>,
+        id: Id,
+        method: String,
+        params: Option<Json>,
+        extra: Fields,
+        reply: ReplyTo,
+    ) {
+        if method == "initialize" {
+            return self.initialize(id, params, reply).await;
+        }
+        let caller = self.legacy_client().unwrap_or_else(|| Arc::new(Caller::unknown()));
+        match method.as_str() {
+            "tools/list" => self.list_tools(caller, id, params, reply).await,
+            "tools/call" => self.call_tool(caller, id, params, extra, reply).await,
+            "tasks/get" | "tasks/result" | "tasks/list" | "tasks/cancel"
+                if caller.revision.has_core_tasks() =>
+            {
+                self.core_task_request(caller, id, method, params, reply).await;
+            }
+            _ => self.pass_request(caller, id, method, params, extra, reply).await,
+        }
+    }
+
+    /// Whether the client has made tasks of its own dialect, on whose streams it then expects what belongs to them.
+    fn uses_tasks(&self) -> bool {
+        self.uses_tasks.load(Ordering::Relaxed)
+    }
+
     fn takes_batches(&self) -> bool {
-        lock(&self.revision).is_some_and(Revision::has_batches)
+        self.legacy_client().is_some_and(|client| client.revision.has_batches())
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use meanwhile_core::{Call, Json, Progress, Signal};
 use serde_json::value::RawValue;
 
+use super::caller::Caller;
 use super::reply::ReplyTo;
 use super::{Gateway, Settings, lock};
 use crate::catalog::{Tool, join_key, retry_key};
@@ -14,9 +15,11 @@ use crate::message::{Fields, Message};
 use crate::rules::Face;
 
 pub(super) struct OpenCall {
+    /// Who waits for it.
+    pub(super) caller: Arc<Caller>,
     /// Where its answer goes, and what it reports until then.
     reply: ReplyTo,
-    began: Instant,
+    pub(super) began: Instant,
     /// Its work is to stop.
     pub(super) cancel: Signal,
     /// Nobody waits for it any more, but its work goes on: it becomes a job.
@@ -72,8 +75,9 @@ impl Asked {
 }
 
 impl OpenCall {
-    pub(super) fn new(reply: ReplyTo) -> OpenCall {
+    pub(super) fn new(caller: Arc<Caller>, reply: ReplyTo) -> OpenCall {
         OpenCall {
+            caller,
             reply,
             began: Instant::now(),
             cancel: Signal::default(),
@@ -81,6 +85,11 @@ impl OpenCall {
             asked: OnceLock::new(),
             landed: Signal::default(),
         }
+    }
+
+    /// Where its answer goes.
+    pub(super) fn clone_way(&self) -> ReplyTo {
+        self.reply.clone()
     }
 
     /// From now on it is known what is called.
@@ -139,7 +148,7 @@ impl Gateway {
             reason,
             "the client has given up a call; it is not made to wait so long again"
         );
-        lock(&self.client).gave_up_after(waited);
+        self.gave_up(&call.caller, waited);
         if !call.asked.get().is_some_and(Asked::may_become_a_job) {
             return call.cancel.raise();
         }

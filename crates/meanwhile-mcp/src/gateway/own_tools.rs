@@ -10,12 +10,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::Gateway;
+use super::caller::Caller;
 use super::reply::{ToolResult, protocol_error, text_block, tool_error, tool_result};
 use crate::catalog::Catalog;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, to_json};
 use crate::rules::Rules;
 use crate::slice::{Slice, SliceRequest, slice};
-use crate::words::{self, CONTROL_JOB, LIST_JOBS, POLL_RESULT, READ_RESULT, Said};
+use crate::words::{self, ANSWER_JOB, CONTROL_JOB, LIST_JOBS, POLL_RESULT, READ_RESULT, Said};
 
 /// The largest `arguments` of a tool of ours, in bytes.
 const ARGUMENTS_MAX: usize = 64 * 1024;
@@ -26,16 +27,19 @@ pub(super) enum OwnTool {
     List,
     Control,
     Read,
+    Answer,
 }
 
 impl OwnTool {
-    const ALL: [OwnTool; 4] = [OwnTool::Poll, OwnTool::List, OwnTool::Control, OwnTool::Read];
+    const ALL: [OwnTool; 5] =
+        [OwnTool::Poll, OwnTool::List, OwnTool::Control, OwnTool::Read, OwnTool::Answer];
 
     /// Checks arguments against the schema that we show, so that an error names the field.
     fn check(self, arguments: &str) -> Result<(), String> {
         static OURS: LazyLock<Catalog> = LazyLock::new(|| {
             let mut ours = Catalog::default();
-            ours.add_page(&words::tools(str::to_owned).map(|tool| to_json(&tool)), &Rules::default());
+            let tools = words::tools(str::to_owned).map(|tool| to_json(&tool));
+            ours.add_page(&tools, &Rules::default(), false);
             ours
         });
         OURS.get(self.name()).map_or(Ok(()), |tool| tool.check(arguments))
@@ -47,6 +51,7 @@ impl OwnTool {
             OwnTool::List => LIST_JOBS,
             OwnTool::Control => CONTROL_JOB,
             OwnTool::Read => READ_RESULT,
+            OwnTool::Answer => ANSWER_JOB,
         }
     }
 }
@@ -88,6 +93,7 @@ struct ListArguments {
 #[serde(rename_all = "snake_case")]
 enum Wanted {
     Working,
+    InputRequired,
     Completed,
     Failed,
     Cancelled,
@@ -118,6 +124,7 @@ impl Gateway {
     pub(super) async fn call_own_tool(
         self: &Arc<Self>,
         tool: OwnTool,
+        caller: &Caller,
         params: &Fields,
         catalog: &Catalog,
     ) -> Answer {
@@ -132,10 +139,11 @@ impl Gateway {
             return tool_error(&format!("{}: {why}", tool.name()));
         }
         let answer = match tool {
-            OwnTool::Poll => self.poll_result(arguments, catalog).await,
+            OwnTool::Poll => self.poll_result(caller, arguments, catalog).await,
             OwnTool::List => self.list_jobs(arguments).await,
             OwnTool::Control => self.control_job(arguments, catalog).await,
             OwnTool::Read => self.read_result(arguments, catalog).await,
+            OwnTool::Answer => self.answer_job(arguments, catalog).await,
         };
         answer.unwrap_or_else(|wrong| wrong.answer(tool.name()))
     }
@@ -145,6 +153,7 @@ impl Gateway {
         let statuses = match status {
             None => vec![],
             Some(Wanted::Working) => vec![Status::Queued, Status::Paused, Status::Working],
+            Some(Wanted::InputRequired) => vec![Status::InputRequired],
             Some(Wanted::Completed) => vec![Status::Completed],
             Some(Wanted::Failed) => vec![Status::Failed],
             Some(Wanted::Cancelled) => vec![Status::Cancelled],
@@ -182,7 +191,7 @@ impl Gateway {
             status if status.is_terminal() => self.told(&job),
             _ => {}
         }
-        let status = if job.status.is_terminal() { job.status.name() } else { "working" };
+        let status = words::shown_status(&job);
         let mut structured = json!({"handle": handle, "tool": job.tool, "asked": word, "status": status});
         if let Some(message) = &job.message {
             structured["status_message"] = json!(message);
@@ -216,7 +225,7 @@ impl Gateway {
             return Err(Wrong::Said(words::expired(&job)));
         }
         if !job.status.is_terminal() {
-            return Err(Wrong::Said(self.pending(&job, 0, catalog).await));
+            return Err(Wrong::Said(self.unfinished(&job, catalog).await?));
         }
         let Some(answer) = read_answer(&**self.engine.store(), self.engine.artifacts(), &job).await? else {
             return Err(Wrong::Said(words::ended_without_answer(&job)));

@@ -1,23 +1,36 @@
 //! What is not ours, passed both ways with nothing but its id changed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use meanwhile_core::{Actor, Handle, Json, Op};
+use serde_json::value::RawValue;
 
+use super::caller::Caller;
+use super::questions::Question;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
-use crate::message::{Answer, Fields, Id, Message, UPSTREAM_GONE, to_json};
+use crate::message::{Fields, Id, Message, UPSTREAM_GONE, to_json};
+use crate::modern::severity;
 use crate::upstream::{Connection, Inbox, Reply};
 
-const CANCELLED: &str = "notifications/cancelled";
-/// From this many open questions of servers on it is looked for such as can be forgotten.
-const ASKED_MANY: usize = 256;
+pub(super) const CANCELLED: &str = "notifications/cancelled";
+
+/// A request that was passed on.
+pub(super) struct Passed {
+    to: Arc<Connection>,
+    /// Its id there.
+    id: u64,
+    caller: Arc<Caller>,
+    reply: ReplyTo,
+    /// Under which the client wants to hear of its progress.
+    token: Option<Json>,
+}
 
 impl Gateway {
     /// Passes a request on, in its turn.
     pub(super) async fn pass_request(
         self: &Arc<Self>,
+        caller: Arc<Caller>,
         id: Id,
         method: String,
         params: Option<Json>,
@@ -25,12 +38,13 @@ impl Gateway {
         reply: ReplyTo,
     ) {
         let gateway = self.clone();
-        let turn = async move { gateway.pass_in_turn(id, method, params, extra, reply).await };
+        let turn = async move { gateway.pass_in_turn(caller, id, method, params, extra, reply).await };
         self.lane.send(self.requests.track_future(turn)).await;
     }
 
     async fn pass_in_turn(
         self: Arc<Self>,
+        caller: Arc<Caller>,
         id: Id,
         method: String,
         params: Option<Json>,
@@ -44,7 +58,9 @@ impl Gateway {
         let waiting = connection.forward(&method, params.clone(), extra).await;
         let request = Message::Request { id: id.clone(), method, params, extra: Fields::default() };
         self.upstream.remember(&request);
-        lock(&self.in_flight).insert(id.clone(), InFlight::Passed(connection, waiting.id()));
+        let passed =
+            Passed { to: connection, id: waiting.id(), caller, reply: reply.clone(), token: token(&request) };
+        lock(&self.in_flight).insert(id.clone(), InFlight::Passed(passed));
         let tracker = self.requests.clone();
         tracker.spawn(async move {
             let sent_as = waiting.id();
@@ -55,7 +71,7 @@ impl Gateway {
                     (protocol_error(UPSTREAM_GONE, &why), Fields::default())
                 }
             };
-            self.landed(&id, |request| matches!(request, InFlight::Passed(_, passed) if *passed == sent_as));
+            self.landed(&id, |request| matches!(request, InFlight::Passed(passed) if passed.id == sent_as));
             reply.respond(id, answer, extra).await;
         });
     }
@@ -79,10 +95,7 @@ impl Gateway {
             if let Ok(connection) = gateway.upstream.connect().await {
                 connection.send(message.to_line()).await;
             }
-            // The server can take calls now, and so what earlier sessions have left for it.
-            if gateway.ledger.is_in_use() && gateway.upstream.is_initialized() {
-                gateway.engine.keep_up();
-            }
+            gateway.take_up_what_was_left();
         };
         self.lane.send(self.requests.track_future(turn)).await;
     }
@@ -105,7 +118,7 @@ impl Gateway {
         self.lane
             .send(async move {
                 let passed = match lock(&gateway.in_flight).get(&id) {
-                    Some(InFlight::Passed(connection, passed)) => Some((connection.clone(), *passed)),
+                    Some(InFlight::Passed(passed)) => Some((passed.to.clone(), passed.id)),
                     _ => None,
                 };
                 let Some((connection, passed)) = passed else {
@@ -120,42 +133,113 @@ impl Gateway {
             .await;
     }
 
-    /// The client's answer to a request of the server.
-    pub(super) async fn pass_answer(&self, id: &Id, answer: Answer, extra: Fields) {
-        let asked = id.number().and_then(|id| lock(&self.asked).remove(&id));
-        let Some((connection, id)) = asked else {
-            tracing::warn!(%id, "an answer of the client to no request; it is ignored");
-            return;
-        };
-        connection.answer(id, answer, extra).await;
+    /// Whether what the server says unasked may be sent to the client as it is: it has introduced itself by `initialize`, or
+    /// nobody has introduced themselves yet.
+    pub(super) fn speaks_legacy(&self) -> bool {
+        self.legacy_client().is_some() || self.known_introduction().is_none()
     }
+
+    /// On which way the client is told what belongs to one of its requests: that with our id `about`, or, if the transport does
+    /// not say which, the latest that still waits.
+    pub(super) fn way_of(&self, about: Option<u64>) -> ReplyTo {
+        let in_flight = lock(&self.in_flight);
+        let passed = in_flight.values().find_map(|request| match request {
+            InFlight::Passed(passed) if Some(passed.id) == about => Some(passed.reply.clone()),
+            _ => None,
+        });
+        let latest = || {
+            let here = in_flight.values().filter_map(|request| match request {
+                InFlight::Here(open) if !open.caller.is_modern() => Some(open),
+                _ => None,
+            });
+            here.max_by_key(|open| open.began).map(|open| open.clone_way())
+        };
+        passed.or_else(latest).unwrap_or_else(|| ReplyTo::client(&self.down))
+    }
+
+    /// Brings a log message to the requests of the modern era that want to hear it.
+    async fn tell_log(&self, line: &str, level: &str) {
+        let Some(severity) = severity(level) else { return };
+        let hears = |caller: &Caller| caller.log_level.is_some_and(|least| least <= severity);
+        let ways: Vec<ReplyTo> = lock(&self.in_flight)
+            .values()
+            .filter_map(|request| match request {
+                InFlight::Here(open) => hears(&open.caller).then(|| open.clone_way()),
+                InFlight::Passed(passed) => hears(&passed.caller).then(|| passed.reply.clone()),
+            })
+            .collect();
+        for way in ways {
+            way.tell(line.to_owned()).await;
+        }
+    }
+
+    /// The way of the request that has this progress token.
+    fn way_of_token(&self, token: &RawValue) -> Option<ReplyTo> {
+        lock(&self.in_flight).values().find_map(|request| match request {
+            InFlight::Passed(Passed { token: Some(theirs), reply, .. }) => {
+                (theirs.get() == token.get()).then(|| reply.clone())
+            }
+            _ => None,
+        })
+    }
+
+    async fn told_by_server(&self, about: Option<u64>, method: String, params: Option<Json>, extra: Fields) {
+        let fields = params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
+        let field = |name: &str| fields.as_ref().and_then(|fields| fields.get(name));
+        let is_about_lists = method.ends_with("/list_changed") || method == "notifications/resources/updated";
+        if method == "notifications/tools/list_changed" {
+            lock(&self.catalog).stale = true;
+        }
+        if is_about_lists {
+            self.tell_listeners(&method, params.as_ref()).await;
+        }
+        let way = match method.as_str() {
+            "notifications/progress" => field("progressToken").and_then(|token| self.way_of_token(token)),
+            _ if is_about_lists => Some(ReplyTo::client(&self.down)),
+            _ => None,
+        };
+        let level = (method == "notifications/message").then(|| {
+            let level = fields.as_ref().and_then(|fields| fields.read::<String>("level"));
+            level.unwrap_or_default()
+        });
+        let line = Message::Notification { method, params, extra }.to_line();
+        if let Some(level) = level {
+            self.tell_log(&line, &level).await;
+        }
+        match way {
+            Some(way) if self.speaks_legacy() || !is_about_lists => drop(way.tell(line).await),
+            None if self.speaks_legacy() => drop(self.way_of(about).tell(line).await),
+            _ => {}
+        }
+    }
+}
+
+/// Under which the client wants to hear of the request's progress.
+fn token(request: &Message) -> Option<Json> {
+    let Message::Request { params: Some(params), .. } = request else { return None };
+    let meta: Fields = Fields::parse(params.get()).ok()?.read("_meta")?;
+    meta.get("progressToken").map(ToOwned::to_owned)
 }
 
 #[async_trait::async_trait]
 impl Inbox for Gateway {
-    async fn receive(&self, from: &Arc<Connection>, _about: Option<u64>, message: Message) {
-        let message = match message {
+    async fn receive(&self, from: &Arc<Connection>, about: Option<u64>, message: Message) {
+        match message {
             Message::Request { id, method, params, extra } => {
-                let ours = self.next_asked.fetch_add(1, Ordering::Relaxed);
-                let mut asked = lock(&self.asked);
-                if asked.len() >= ASKED_MANY {
-                    // Questions of a server that is gone, which nobody can answer any more.
-                    asked.retain(|_, (server, _)| !server.is_closed());
+                self.asked(Question { from: from.clone(), about, id, method, params, extra }).await;
+            }
+            Message::Notification { method, params, extra } if method == CANCELLED => {
+                let params = self.withdrawn(from, params);
+                if params.is_some() && self.speaks_legacy() {
+                    let line = Message::Notification { method, params, extra }.to_line();
+                    self.way_of(about).tell(line).await;
                 }
-                asked.insert(ours, (from.clone(), id));
-                drop(asked);
-                Message::Request { id: Id::from(ours), method, params, extra }
             }
             Message::Notification { method, params, extra } => {
-                if method == "notifications/tools/list_changed" {
-                    lock(&self.catalog).stale = true;
-                }
-                let params = if method == CANCELLED { self.withdrawn(from, params) } else { params };
-                Message::Notification { method, params, extra }
+                self.told_by_server(about, method, params, extra).await;
             }
-            response @ Message::Response { .. } => response,
-        };
-        self.down.send(message.to_line()).await;
+            response @ Message::Response { .. } => drop(self.down.send(response.to_line()).await),
+        }
     }
 
     fn late_answer(&self, handle: Handle) {
@@ -167,22 +251,5 @@ impl Inbox for Gateway {
                 let _ = store.apply(handle, Op::Note { by: Actor::Tool, message }).await;
             }
         });
-    }
-}
-
-impl Gateway {
-    /// A server takes a request of its own back: the client knows it under our id.
-    fn withdrawn(&self, from: &Arc<Connection>, params: Option<Json>) -> Option<Json> {
-        let mut fields = Fields::parse(params.as_ref()?.get()).ok()?;
-        let id = Id::read(fields.get("requestId")?)?;
-        let mut asked = lock(&self.asked);
-        let ours = asked
-            .iter()
-            .find(|(_, (to, theirs))| Arc::ptr_eq(to, from) && *theirs == id)
-            .map(|(ours, _)| *ours);
-        let Some(ours) = ours else { return params };
-        asked.remove(&ours);
-        fields.set("requestId", to_json(&ours));
-        Some(fields.to_json())
     }
 }

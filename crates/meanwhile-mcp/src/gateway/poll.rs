@@ -7,14 +7,16 @@ use meanwhile_core::engine::{Until, read_answer, wait};
 use meanwhile_core::{Actor, Handle, Job, Json, Op, Status};
 use serde::Deserialize;
 
+use super::caller::Caller;
 use super::own_tools::{Wrong, not_found, parse_handle, read};
 use super::reply::{ToolResult, text_block, tool_result};
 use super::{Gateway, lock};
 use crate::catalog::Catalog;
+use crate::dialect;
 use crate::economy::{self, EAGER};
 use crate::message::{Answer, Fields, to_json};
 use crate::preview::preview;
-use crate::words::{self, CONTROL_JOB, HANDLES_MAX, READ_RESULT, Said};
+use crate::words::{self, ANSWER_JOB, CONTROL_JOB, HANDLES_MAX, READ_RESULT, Said};
 
 /// A result of up to this size, in bytes of JSON, comes whole; a larger one as a preview.
 const WHOLE_MAX: usize = 16 * 1024;
@@ -44,6 +46,13 @@ enum UntilWord {
     All,
 }
 
+/// How long a poll waits, and how long one of this client may.
+#[derive(Clone, Copy)]
+struct Wait {
+    patience: Duration,
+    longest: Duration,
+}
+
 /// What is known of one job, as the answer of a poll.
 enum Polled {
     /// The tool's own answer.
@@ -55,11 +64,13 @@ enum Polled {
 impl Gateway {
     pub(super) async fn poll_result(
         self: &Arc<Self>,
+        caller: &Caller,
         arguments: &str,
         catalog: &Catalog,
     ) -> Result<Answer, Wrong> {
         let Arguments { handle, handles, wait_ms, until } = read(arguments)?;
-        let patience = wait_ms.map_or(WAIT_DEFAULT, milliseconds).min(self.longest_wait());
+        let longest = self.longest_wait(caller);
+        let patience = Wait { patience: wait_ms.map_or(WAIT_DEFAULT, milliseconds).min(longest), longest };
         let until = match until {
             Some(UntilWord::All) => Until::All,
             Some(UntilWord::Any) | None => Until::Any,
@@ -81,8 +92,8 @@ impl Gateway {
 
     /// The longest that a poll of this client waits: as long as it survives, by its profile or as it was configured, and
     /// not longer than it has shown.
-    fn longest_wait(&self) -> Duration {
-        let client = *lock(&self.client);
+    fn longest_wait(&self, caller: &Caller) -> Duration {
+        let client = self.patience(caller);
         match self.settings.wait_max {
             Some(most) => client.learned().map_or(most, |learned| most.min(learned)),
             None => client.survives(),
@@ -95,8 +106,9 @@ impl Gateway {
         &self,
         handles: &[Handle],
         until: Until,
-        patience: Duration,
+        wanted: Wait,
     ) -> Result<Vec<Option<Job>>, Wrong> {
+        let patience = wanted.patience;
         let (store, scope) = (&**self.engine.store(), Some(self.settings.scope.as_str()));
         // Subscribed before the first look, so that nothing falls between.
         let mut changes = store.changes().of_any();
@@ -104,7 +116,7 @@ impl Gateway {
         if patience >= EAGER || is_over(&jobs, until) {
             return Ok(jobs);
         }
-        let slowed = self.slowed(&jobs);
+        let slowed = self.slowed(&jobs).min(wanted.longest);
         if slowed.is_zero() {
             return Ok(jobs);
         }
@@ -128,10 +140,10 @@ impl Gateway {
     /// For how long this eager poll is slowed.
     fn slowed(&self, jobs: &[Option<Job>]) -> Duration {
         let mut eager = lock(&self.eager);
-        let unfinished = jobs.iter().flatten().filter(|job| !job.status.is_terminal());
+        let unfinished = jobs.iter().flatten().filter(|job| !job.wants_attention());
         let slowed = unfinished.map(|job| eager.slowed(job)).min().unwrap_or_default();
         drop(eager);
-        slowed.min(self.longest_wait())
+        slowed
     }
 
     /// Several jobs in one answer: for each a line that names it, and then its content blocks, word for word.
@@ -139,7 +151,7 @@ impl Gateway {
         self: &Arc<Self>,
         texts: &[String],
         until: Until,
-        patience: Duration,
+        patience: Wait,
         catalog: &Catalog,
     ) -> Result<Answer, Wrong> {
         let handles: Vec<Option<Handle>> = texts.iter().map(|text| text.trim().parse().ok()).collect();
@@ -174,8 +186,7 @@ impl Gateway {
             return Ok(Polled::Said(words::expired(job)));
         }
         if !job.status.is_terminal() {
-            let ahead = self.engine.store().ahead(job.handle).await?;
-            return Ok(Polled::Said(self.pending(job, ahead, catalog).await));
+            return Ok(Polled::Said(self.unfinished(job, catalog).await?));
         }
         let polled = if job.status == Status::Completed {
             self.result(job, whole_max, catalog).await?
@@ -187,7 +198,24 @@ impl Gateway {
     }
 
     /// What is said of a job that has not ended.
-    pub(super) async fn pending(&self, job: &Job, ahead: u64, catalog: &Catalog) -> Said {
+    pub(super) async fn unfinished(&self, job: &Job, catalog: &Catalog) -> Result<Said, Wrong> {
+        if job.status == Status::InputRequired {
+            let open = self.open_inputs(job).await?;
+            return Ok(words::asks(job, &open, &catalog.our_name(ANSWER_JOB)));
+        }
+        let ahead = self.engine.store().ahead(job.handle).await?;
+        Ok(self.pending(job, ahead, catalog).await)
+    }
+
+    /// The answer of a call that has become a job because it asks.
+    pub(super) async fn question_of(&self, job: &Job, catalog: &Catalog) -> Answer {
+        match self.unfinished(job, catalog).await {
+            Ok(said) => tool_result(&said),
+            Err(wrong) => wrong.answer(&job.tool),
+        }
+    }
+
+    async fn pending(&self, job: &Job, ahead: u64, catalog: &Catalog) -> Said {
         let now = self.engine.now();
         self.history(&job.tool, |history| {
             if economy::is_silent(job, history, now) {
@@ -201,9 +229,14 @@ impl Gateway {
 
     /// The answer of a call that is a repeat of an earlier one: the handle of its job, or, if that has ended, what a poll
     /// would say.
-    pub(super) async fn joined(self: &Arc<Self>, job: &Job, catalog: &Catalog) -> Result<Answer, Wrong> {
+    pub(super) async fn joined(
+        self: &Arc<Self>,
+        caller: &Caller,
+        job: &Job,
+        catalog: &Catalog,
+    ) -> Result<Answer, Wrong> {
         if !job.status.is_terminal() {
-            return Ok(self.handle_answer(job, true, catalog).await);
+            return Ok(self.handle_answer(caller, job, true, catalog).await);
         }
         self.delivered(job, catalog).await
     }
@@ -225,8 +258,7 @@ impl Gateway {
         }
         let budget = PREVIEW.min(whole_max);
         let Some(shown) = preview(answer.get(), budget) else { return Ok(Polled::Answer(answer)) };
-        let is_error =
-            Fields::parse(answer.get()).is_ok_and(|fields| fields.read("isError").unwrap_or(false));
+        let is_error = dialect::is_error(&answer);
         let read = catalog.our_name(READ_RESULT);
         Ok(Polled::Said(words::previewed(job, &shown, bytes as u64, &read, is_error)))
     }
@@ -240,7 +272,7 @@ impl Gateway {
 
     /// Remembers that the result was taken. The answer does not wait for it: what is delivered twice does no harm.
     pub(super) fn collect(&self, job: &Job) {
-        if job.collected_at.is_some() {
+        if job.collected_at.is_some() || !job.status.is_terminal() {
             return;
         }
         self.ledger.tell(job.handle);
@@ -256,7 +288,7 @@ impl Gateway {
 
 /// Whether nothing is left to wait for.
 fn is_over(jobs: &[Option<Job>], until: Until) -> bool {
-    let mut left = jobs.iter().flatten().map(|job| !job.status.is_terminal());
+    let mut left = jobs.iter().flatten().map(|job| !job.wants_attention());
     match until {
         Until::Any => !left.all(|left| left),
         Until::All => !left.any(|left| left),

@@ -1,10 +1,13 @@
 //! Where the answer of a request goes: to the client as a line of its own, or into the answer of its batch.
 
+use std::sync::Arc;
+
 use meanwhile_core::Json;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::message::{Answer, Fields, Id, Message, error, to_json};
+use crate::modern;
 use crate::transport::Outbound;
 use crate::words::Said;
 
@@ -13,7 +16,22 @@ const STREAM: usize = 64;
 
 /// Where an answer goes, and what is said before it. Dropping it is to answer nothing, as for a cancelled request.
 #[derive(Clone)]
-pub struct ReplyTo(Way);
+pub struct ReplyTo {
+    way: Way,
+    dress: Option<Arc<Dress>>,
+}
+
+/// What an answer of the modern era has more than the legacy shape.
+struct Dress {
+    server: Option<Json>,
+    is_cacheable: bool,
+}
+
+impl From<Way> for ReplyTo {
+    fn from(way: Way) -> ReplyTo {
+        ReplyTo { way, dress: None }
+    }
+}
 
 #[derive(Clone)]
 enum Way {
@@ -35,7 +53,7 @@ impl ReplyTo {
     /// A line of its own on the client's one stream.
     #[must_use]
     pub fn client(down: &Outbound) -> ReplyTo {
-        ReplyTo(Way::Client(down.clone()))
+        Way::Client(down.clone()).into()
     }
 
     /// A batch is answered by one array, once every request of it has been answered or dropped.
@@ -52,7 +70,7 @@ impl ReplyTo {
                 to.send(format!("[{}]", answers.join(","))).await;
             }
         });
-        ReplyTo(Way::Batch(down.clone(), sender))
+        Way::Batch(down.clone(), sender).into()
     }
 
     /// A stream of its own, whose request the client knows as `id`, whatever it is called here. It ends when the last clone
@@ -60,7 +78,13 @@ impl ReplyTo {
     #[must_use]
     pub fn stream(id: Id) -> (ReplyTo, mpsc::Receiver<Streamed>) {
         let (sender, stream) = mpsc::channel(STREAM);
-        (ReplyTo(Way::Stream(id, sender)), stream)
+        (Way::Stream(id, sender).into(), stream)
+    }
+
+    /// The same way, for the answer of a modern request of this method; `server` is what the upstream calls itself.
+    pub(super) fn modern(self, server: Option<Json>, method: &str) -> ReplyTo {
+        let is_cacheable = modern::is_cacheable(method);
+        ReplyTo { way: self.way, dress: Some(Arc::new(Dress { server, is_cacheable })) }
     }
 
     /// Answers the request `id`.
@@ -71,12 +95,19 @@ impl ReplyTo {
     /// As [`ReplyTo::send`], with the rest of the envelope.
     pub(super) async fn respond(&self, id: Id, answer: Answer, extra: Fields) {
         let id = self.known_as(id);
+        let answer = match (&self.dress, answer) {
+            (Some(dress), Answer::Result(result)) => {
+                Answer::Result(modern::result(&result, dress.server.as_ref(), dress.is_cacheable))
+            }
+            (Some(_), Answer::Error(error)) => Answer::Error(modern::error(&error)),
+            (None, answer) => answer,
+        };
         self.send_line(Message::Response { id, answer, extra }.to_line()).await;
     }
 
     /// How the client calls the request `id`.
     pub(super) fn known_as(&self, id: Id) -> Id {
-        match &self.0 {
+        match &self.way {
             Way::Stream(theirs, _) => theirs.clone(),
             _ => id,
         }
@@ -84,7 +115,7 @@ impl ReplyTo {
 
     /// Answers with a whole line.
     pub(super) async fn send_line(&self, line: String) {
-        match &self.0 {
+        match &self.way {
             Way::Client(down) => drop(down.send(line).await),
             Way::Batch(_, batch) => drop(batch.send(line).await),
             Way::Stream(_, stream) => drop(stream.send(Streamed::Answer(line)).await),
@@ -93,15 +124,23 @@ impl ReplyTo {
 
     /// Says something before the answer. Returns whether anybody may still hear it.
     pub async fn tell(&self, line: String) -> bool {
-        match &self.0 {
+        match &self.way {
             Way::Client(down) | Way::Batch(down, _) => down.send(line).await,
             Way::Stream(_, stream) => stream.send(Streamed::Before(line)).await.is_ok(),
         }
     }
 
+    /// Resolves when nobody hears any more what is said on this way.
+    pub(super) async fn closed(&self) {
+        match &self.way {
+            Way::Client(down) | Way::Batch(down, _) => down.closed().await,
+            Way::Stream(_, stream) => stream.closed().await,
+        }
+    }
+
     /// As [`ReplyTo::tell`], but only if there is room: for what a later line replaces.
     pub(super) fn tell_soon(&self, line: String) {
-        match &self.0 {
+        match &self.way {
             Way::Client(down) | Way::Batch(down, _) => down.send_soon(line),
             Way::Stream(_, stream) => drop(stream.try_send(Streamed::Before(line))),
         }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use meanwhile_core::Json;
 
+use serde_json::json;
+
+use super::caller::Caller;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, lock};
 use crate::catalog::{Catalog, append};
-use crate::clients::{Patience, Profile};
-use crate::message::{Answer, Fields, Id, UPSTREAM_GONE, to_json};
+use crate::message::{Answer, Fields, Id, Message, UPSTREAM_GONE, to_json};
 use crate::revision::Revision;
 use crate::upstream::{Reply, UpstreamError};
 use crate::words;
@@ -52,32 +54,102 @@ impl Gateway {
             params.as_ref().and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
         let name: String = asked.read("protocolVersion").unwrap_or_default();
         let revision = Revision::negotiate(&name);
-        *lock(&self.revision) = Some(revision);
-        let client = asked.read::<Fields>("clientInfo").and_then(|info| info.read::<String>("name"));
-        *lock(&self.client) = Patience::of(Profile::of(&client.unwrap_or_default()));
+        let caller = Caller::legacy(&asked, revision);
+        lock(&self.patience).remove(&caller.name);
+        *lock(&self.client) = Some(Arc::new(caller));
         // The upstream is asked for what the client speaks, so that its answers are shaped for that client.
         if name != revision.name() {
             asked.set("protocolVersion", to_json(revision.name()));
         }
-        let params = Some(asked.to_json());
-        let again = params.clone();
-        self.ask(id, "initialize", params, reply, async move |gateway, replied| match replied {
-            Ok(Answer::Result(result)) => {
-                gateway.upstream.remember_initialize(again);
-                Answer::Result(introduce(&result, revision, gateway.count_outstanding().await))
-            }
-            Ok(error) => error,
-            Err(error) => {
-                if gateway.never_came_up() {
-                    gateway.hopeless.cancel();
+        let gateway = self.clone();
+        let turn = async move {
+            let answer = match gateway.introduced_with(asked.to_json()).await {
+                Ok(introduction) => {
+                    let outstanding = gateway.count_outstanding().await;
+                    Answer::Result(introduction.initialized(revision, outstanding))
                 }
-                protocol_error(UPSTREAM_GONE, &error.to_string())
-            }
-        })
-        .await;
+                Err(answer) => answer,
+            };
+            reply.send(id, answer).await;
+        };
+        self.lane.send(self.requests.track_future(turn)).await;
     }
 
-    pub(super) async fn list_tools(self: &Arc<Self>, id: Id, params: Option<Json>, reply: ReplyTo) {
+    /// What the upstream has said of itself, if it has been asked.
+    pub(super) fn known_introduction(&self) -> Option<Arc<Introduction>> {
+        self.introduction.try_lock().ok()?.clone()
+    }
+
+    /// What the upstream says of itself. The first client of the modern era has it asked, in our name.
+    pub(super) async fn introduction(self: &Arc<Self>, caller: &Caller) -> Result<Arc<Introduction>, Answer> {
+        let mut capabilities = json!({});
+        if caller.capabilities.sampling {
+            capabilities["sampling"] = json!({});
+        }
+        if caller.capabilities.roots {
+            capabilities["roots"] = json!({});
+        }
+        if caller.capabilities.elicitation {
+            capabilities["elicitation"] = json!({});
+        }
+        let client = json!({"name": if caller.name.is_empty() { "meanwhile" } else { &caller.name },
+            "version": env!("CARGO_PKG_VERSION")});
+        let params = json!({"protocolVersion": Revision::LATEST_LEGACY.name(), "capabilities": capabilities,
+            "clientInfo": client});
+        let introduction = self.introduced_with(to_json(&params)).await?;
+        if !self.upstream.is_initialized() {
+            let message = Message::Notification {
+                method: "notifications/initialized".to_owned(),
+                params: None,
+                extra: Fields::default(),
+            };
+            self.upstream.remember(&message);
+            if let Ok(connection) = self.upstream.connect().await {
+                connection.send(message.to_line()).await;
+            }
+            self.take_up_what_was_left();
+        }
+        Ok(introduction)
+    }
+
+    /// Introduces us to the upstream, once; whoever comes later is told what it said then.
+    async fn introduced_with(&self, params: Json) -> Result<Arc<Introduction>, Answer> {
+        let mut known = self.introduction.lock().await;
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        match self.upstream.initialize(params).await {
+            Ok(Answer::Result(result)) => {
+                let introduction = Introduction::read(&result).map(Arc::new).map_err(|why| {
+                    protocol_error(UPSTREAM_GONE, &format!("what the MCP server says of itself cannot be read: {why}"))
+                })?;
+                *known = Some(introduction.clone());
+                Ok(introduction)
+            }
+            Ok(error) => Err(error),
+            Err(error) => {
+                if self.never_came_up() {
+                    self.hopeless.cancel();
+                }
+                Err(protocol_error(UPSTREAM_GONE, &error.to_string()))
+            }
+        }
+    }
+
+    /// The server can take calls now, and so what earlier sessions have left for it.
+    pub(super) fn take_up_what_was_left(&self) {
+        if self.ledger.is_in_use() && self.upstream.is_initialized() {
+            self.engine.keep_up();
+        }
+    }
+
+    pub(super) async fn list_tools(
+        self: &Arc<Self>,
+        caller: Arc<Caller>,
+        id: Id,
+        params: Option<Json>,
+        reply: ReplyTo,
+    ) {
         let from_start = !params.as_ref().is_some_and(|params| params.get().contains("\"cursor\""));
         self.ask(id, "tools/list", params, reply, async move |gateway, replied| {
             let result = match replied {
@@ -91,7 +163,7 @@ impl Gateway {
             if from_start && !is_last {
                 gateway.learn_all_names().await;
             }
-            page.set("tools", to_json(&gateway.shown(&tools, from_start, is_last)));
+            page.set("tools", to_json(&gateway.shown(&caller, &tools, from_start, is_last)));
             Answer::Result(page.to_json())
         })
         .await;
@@ -109,13 +181,13 @@ impl Gateway {
     }
 
     /// One page as the client sees it; ours stand behind the last one.
-    fn shown(&self, tools: &[Json], from_start: bool, is_last: bool) -> Vec<Json> {
+    fn shown(&self, caller: &Caller, tools: &[Json], from_start: bool, is_last: bool) -> Vec<Json> {
         let mut known = lock(&self.catalog);
         let mut catalog = match &known.catalog {
             Some(catalog) if !(from_start && is_last) => Catalog::clone(catalog),
             _ => Catalog::default(),
         };
-        let mut shown = catalog.add_page(tools, &self.settings.rules);
+        let mut shown = catalog.add_page(tools, &self.settings.rules, caller.revision.has_core_tasks());
         if is_last {
             shown.extend(words::tools(|name| catalog.our_name(name)).iter().map(to_json));
         }
@@ -174,7 +246,8 @@ impl Gateway {
                 params.to_json()
             });
             let page = self.list_page(params).await?;
-            catalog.add_page(&page.read::<Vec<Json>>("tools").unwrap_or_default(), &self.settings.rules);
+            let tools = page.read::<Vec<Json>>("tools").unwrap_or_default();
+            catalog.add_page(&tools, &self.settings.rules, false);
             match page.get("nextCursor") {
                 Some(next) => cursor = Some(next.to_owned()),
                 None => break,
@@ -184,26 +257,65 @@ impl Gateway {
     }
 }
 
-/// The upstream's `initialize` result with the client's revision and our instructions. Without tools we add nothing.
-fn introduce(result: &Json, revision: Revision, outstanding: usize) -> Json {
-    let Ok(mut fields) = Fields::parse(result.get()) else { return result.clone() };
-    let theirs: String = fields.read("protocolVersion").unwrap_or_default();
-    if Revision::from_name(&theirs).is_none() {
-        tracing::warn!(
-            revision = theirs,
-            "the MCP server speaks a revision that is unknown here; trying all the same"
-        );
+/// What the upstream has said of itself, as an `initialize` result.
+pub(super) struct Introduction {
+    pub(super) fields: Fields,
+    /// Its name and version.
+    pub(super) server: Option<Json>,
+    pub(super) has_tools: bool,
+    /// Whether it sends log messages.
+    pub(super) logs: bool,
+}
+
+impl Introduction {
+    fn read(result: &Json) -> serde_json::Result<Introduction> {
+        let fields = Fields::parse(result.get())?;
+        let theirs: String = fields.read("protocolVersion").unwrap_or_default();
+        if Revision::from_name(&theirs).is_none() {
+            tracing::warn!(
+                revision = theirs,
+                "the MCP server speaks a revision that is unknown here; trying all the same"
+            );
+        }
+        let capabilities = fields.read::<Fields>("capabilities").unwrap_or_default();
+        Ok(Introduction {
+            server: fields.get("serverInfo").map(ToOwned::to_owned),
+            has_tools: capabilities.get("tools").is_some(),
+            logs: capabilities.get("logging").is_some(),
+            fields,
+        })
     }
-    fields.set("protocolVersion", to_json(revision.name()));
-    let has_tools =
-        fields.read::<Fields>("capabilities").is_some_and(|capabilities| capabilities.get("tools").is_some());
-    if has_tools {
+
+    /// Its instructions with ours behind them. Without tools we add nothing.
+    pub(super) fn instructions(&self, outstanding: usize) -> Option<Json> {
+        let theirs = self.fields.get("instructions");
+        if !self.has_tools {
+            return theirs.map(ToOwned::to_owned);
+        }
         let ours = words::instructions(outstanding);
-        let instructions = fields
-            .get("instructions")
-            .and_then(|theirs| append(theirs, &ours))
-            .unwrap_or_else(|| to_json(&ours));
-        fields.set("instructions", instructions);
+        Some(theirs.and_then(|theirs| append(theirs, &ours)).unwrap_or_else(|| to_json(&ours)))
     }
-    fields.to_json()
+
+    /// What a client is told that introduces itself by `initialize`: its revision, our instructions, and the tasks that we
+    /// make of every tool's calls.
+    fn initialized(&self, revision: Revision, outstanding: usize) -> Json {
+        let mut fields = self.fields.clone();
+        fields.set("protocolVersion", to_json(revision.name()));
+        if let Some(instructions) = self.instructions(outstanding) {
+            fields.set("instructions", instructions);
+        }
+        let mut capabilities: Fields = fields.read("capabilities").unwrap_or_default();
+        let had_tasks = capabilities.take("tasks").is_some();
+        let has_tasks = self.has_tools && revision.has_core_tasks();
+        if has_tasks {
+            capabilities.set(
+                "tasks",
+                to_json(&json!({"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}})),
+            );
+        }
+        if has_tasks || had_tasks {
+            fields.set("capabilities", capabilities.to_json());
+        }
+        fields.to_json()
+    }
 }

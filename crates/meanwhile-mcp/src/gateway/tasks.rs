@@ -15,7 +15,7 @@ use super::open_call::OpenCall;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
 use crate::dialect::{self, Detail, RELATED_TASK};
-use crate::economy::{self, is_error};
+use crate::economy;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, Id, Message, to_json};
 use crate::words;
 
@@ -175,7 +175,7 @@ impl Gateway {
         let is_error = match job.status {
             Status::Completed => read_answer(&**self.engine.store(), self.engine.artifacts(), job)
                 .await?
-                .is_some_and(|answer| is_error(&answer)),
+                .is_some_and(|answer| dialect::is_error(&answer)),
             _ => false,
         };
         Ok(dialect::core_task(job, is_error, self.poll_interval(job).await))
@@ -257,7 +257,7 @@ impl Gateway {
             };
             let answer = tokio::select! {
                 answer = answer => Some(answer.unwrap_or_else(|Wrong(answer)| answer)),
-                () = open.cancel.cancelled() => None,
+                () = open.cancel.raised() => None,
             };
             gateway.landed(&id, |request| matches!(request, InFlight::Here(_)));
             if let Some(answer) = answer {

@@ -169,6 +169,21 @@ impl Connection {
         }
     }
 
+    /// The call that a request of the server belongs to: that with our id `about`, or, where the transport does not say which,
+    /// the one that was sent last among those that still wait.
+    #[must_use]
+    pub fn context_of(&self, about: Option<u64>) -> Option<RunContext> {
+        let waiters = self.waiters();
+        let calls = waiters.iter().filter_map(|(id, waiter)| match waiter {
+            Waiter::Waiting { progress: Some(context), .. } => Some((*id, context)),
+            _ => None,
+        });
+        match about {
+            Some(about) => calls.into_iter().find(|(id, _)| *id == about).map(|(_, context)| context.clone()),
+            None => calls.max_by_key(|(id, _)| *id).map(|(_, context)| context.clone()),
+        }
+    }
+
     /// Answers a request of the server.
     pub async fn answer(&self, id: Id, answer: Answer, extra: Fields) {
         self.send(Message::Response { id, answer, extra }.to_line()).await;

@@ -198,6 +198,19 @@ impl Upstream {
         }
     }
 
+    /// Introduces us with these parameters of an `initialize`, and returns what the server says of itself, as the result of one.
+    ///
+    /// # Errors
+    /// If the server cannot be brought up, or is lost before it answers.
+    pub async fn initialize(self: &Arc<Self>, params: Json) -> Result<Answer, UpstreamError> {
+        let connection = self.connect().await?;
+        let answer = connection.request("initialize", Some(params.clone())).await.reply().await.answer()?;
+        if matches!(answer, Answer::Result(_)) {
+            self.remember_initialize(Some(params));
+        }
+        Ok(answer)
+    }
+
     /// Remembers with what the server was initialized, for its later processes.
     pub fn remember_initialize(&self, params: Option<Json>) {
         self.replay().initialize = params;

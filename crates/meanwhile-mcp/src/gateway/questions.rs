@@ -1,0 +1,203 @@
+//! What servers ask: passed to the client that waits for the call and can answer, or else put to the call's job, where it
+//! waits for whoever answers first.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use meanwhile_core::{Json, RunContext, Signal};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::passing::CANCELLED;
+use super::reply::{ReplyTo, protocol_error};
+use super::{Gateway, lock};
+use crate::message::{Answer, Fields, Id, METHOD_NOT_FOUND, Message, to_json};
+use crate::upstream::Connection;
+
+/// From this many open questions of servers on it is looked for such as can be forgotten.
+const MANY: usize = 256;
+/// A question that the user did not want to answer.
+const REFUSED: i64 = -1;
+
+/// The questions that are open.
+#[derive(Default)]
+pub(super) struct Questions {
+    /// Those that the client was asked, by our id.
+    asked: Mutex<HashMap<u64, Asked>>,
+    next: AtomicU64,
+    /// Those that were put to a job, by whose they are, and what is raised when their server takes them back.
+    put: Mutex<HashMap<(usize, Id), Arc<Signal>>>,
+}
+
+enum Asked {
+    /// A server, under its own id.
+    By(Arc<Connection>, Id),
+    /// We ourselves.
+    Here(oneshot::Sender<Answer>),
+}
+
+/// A question of a server.
+pub(super) struct Question {
+    pub(super) from: Arc<Connection>,
+    pub(super) about: Option<u64>,
+    pub(super) id: Id,
+    pub(super) method: String,
+    pub(super) params: Option<Json>,
+    pub(super) extra: Fields,
+}
+
+impl Questions {
+    fn ask(&self, asked: Asked) -> u64 {
+        let id = 1 + self.next.fetch_add(1, Ordering::Relaxed);
+        let mut open = lock(&self.asked);
+        if open.len() >= MANY {
+            // Those of a server that is gone, which nobody can answer any more.
+            open.retain(|_, asked| !matches!(asked, Asked::By(server, _) if server.is_closed()));
+        }
+        open.insert(id, asked);
+        id
+    }
+}
+
+/// A question of ours that nobody waits for any more is taken back.
+struct TakenBack<'a> {
+    questions: &'a Questions,
+    way: &'a ReplyTo,
+    id: u64,
+}
+
+impl Drop for TakenBack<'_> {
+    fn drop(&mut self) {
+        if lock(&self.questions.asked).remove(&self.id).is_some() {
+            let params = to_json(&json!({"requestId": self.id, "reason": "answered elsewhere, or no longer asked"}));
+            self.way.tell_soon(Message::notification(CANCELLED, params).to_line());
+        }
+    }
+}
+
+impl Gateway {
+    /// A server asks. Returns at once: what it takes to answer goes on beside.
+    pub(super) async fn asked(&self, question: Question) {
+        let client = self.legacy_client();
+        let context = question.from.context_of(question.about);
+        let is_job = context.as_ref().is_some_and(RunContext::is_job);
+        let can_answer = client.as_ref().is_some_and(|client| client.capabilities.answers(&question.method));
+        let for_job = match question.method.as_str() {
+            "elicitation/create" => !can_answer || is_job,
+            "sampling/createMessage" | "roots/list" => client.is_none() || is_job,
+            _ => false,
+        };
+        match (context, self.me.upgrade()) {
+            (Some(context), Some(gateway)) if for_job => {
+                tokio::spawn(gateway.put(question, context, can_answer));
+            }
+            _ if self.speaks_legacy() => self.pass_question(question).await,
+            _ => {
+                let answer = declined(&question.method);
+                question.from.answer(question.id, answer, Fields::default()).await;
+            }
+        }
+    }
+
+    async fn pass_question(&self, question: Question) {
+        let Question { from, about, id, method, params, extra } = question;
+        let id = Id::from(self.questions.ask(Asked::By(from, id)));
+        let line = Message::Request { id, method, params, extra }.to_line();
+        self.way_of(about).tell(line).await;
+    }
+
+    /// Puts a question to the job of its call, which thereby becomes one, and to the client as well if it can answer.
+    async fn put(self: Arc<Self>, question: Question, context: RunContext, can_answer: bool) {
+        let Question { from, id, method, params, .. } = question;
+        let withdrawn = Arc::new(Signal::default());
+        let key = (Arc::as_ptr(&from) as usize, id.clone());
+        lock(&self.questions.put).insert(key.clone(), withdrawn.clone());
+        let mut asked = Fields::default();
+        asked.set("method", to_json(&method));
+        if let Some(params) = &params {
+            asked.set("params", params.clone());
+        }
+        let elsewhere = async {
+            // A client that has tasks of its own dialect is asked on the stream of `tasks/result`.
+            if !can_answer || self.uses_tasks() {
+                return std::future::pending().await;
+            }
+            let way = ReplyTo::client(&self.down);
+            let params = params.clone().unwrap_or_else(|| to_json(&json!({})));
+            match self.ask_client(&way, &method, params).await {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            answers = context.ask(vec![asked.to_json()]) => match answers.and_then(|answers| answers.into_iter().next()) {
+                Some(answer) => Some(Answer::Result(answer)),
+                None => Some(declined(&method)),
+            },
+            answer = elsewhere => Some(answer),
+            () = withdrawn.raised() => None,
+        };
+        lock(&self.questions.put).remove(&key);
+        if let Some(answer) = answer {
+            from.answer(id, answer, Fields::default()).await;
+        }
+    }
+
+    /// Asks the client something ourselves. `None` if it is no longer there.
+    pub(super) async fn ask_client(&self, way: &ReplyTo, method: &str, params: Json) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let id = self.questions.ask(Asked::Here(reply));
+        let taken_back = TakenBack { questions: &self.questions, way, id };
+        let message = Message::Request {
+            id: Id::from(id),
+            method: method.to_owned(),
+            params: Some(params),
+            extra: Fields::default(),
+        };
+        if !way.tell(message.to_line()).await {
+            return None;
+        }
+        let answer = answer.await.ok();
+        drop(taken_back);
+        answer
+    }
+
+    /// The client's answer to a question.
+    pub(super) async fn client_answered(&self, id: &Id, answer: Answer, extra: Fields) {
+        let asked = id.number().and_then(|id| lock(&self.questions.asked).remove(&id));
+        match asked {
+            Some(Asked::By(server, id)) => server.answer(id, answer, extra).await,
+            Some(Asked::Here(waiting)) => drop(waiting.send(answer)),
+            None => tracing::warn!(%id, "an answer of the client to no request; it is ignored"),
+        }
+    }
+
+    /// A server takes a question of its own back. What is left of it is for the client, which knows it under our id.
+    pub(super) fn withdrawn(&self, from: &Arc<Connection>, params: Option<Json>) -> Option<Json> {
+        let mut fields = Fields::parse(params.as_ref()?.get()).ok()?;
+        let id = Id::read(fields.get("requestId")?)?;
+        if let Some(withdrawn) = lock(&self.questions.put).remove(&(Arc::as_ptr(from) as usize, id.clone())) {
+            withdrawn.raise();
+            return None;
+        }
+        let mut asked = lock(&self.questions.asked);
+        let is_it = |asked: &Asked| matches!(asked, Asked::By(to, theirs) if Arc::ptr_eq(to, from) && *theirs == id);
+        let ours = asked.iter().find(|(_, asked)| is_it(asked)).map(|(ours, _)| *ours);
+        let Some(ours) = ours else { return params };
+        asked.remove(&ours);
+        fields.set("requestId", to_json(&ours));
+        Some(fields.to_json())
+    }
+}
+
+/// What a server is told whose question nobody answers.
+fn declined(method: &str) -> Answer {
+    match method {
+        "elicitation/create" => Answer::Result(to_json(&json!({"action": "decline"}))),
+        "sampling/createMessage" => protocol_error(REFUSED, "nobody answered"),
+        "ping" => Answer::Result(to_json(&json!({}))),
+        "roots/list" => Answer::Result(to_json(&json!({"roots": []}))),
+        _ => protocol_error(METHOD_NOT_FOUND, &format!("`{method}` is not known here")),
+    }
+}

@@ -1,0 +1,231 @@
+//! Clients of the modern era: no `initialize`, every request says who asks.
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, FIXTURE, text, tool_names};
+
+const SERVER: &str = "io.modelcontextprotocol/serverInfo";
+
+/// What a client says that has tasks.
+pub(crate) fn with_tasks() -> Value {
+    json!({ "extensions": { "io.modelcontextprotocol/tasks": {} } })
+}
+
+fn call(tool: &str, arguments: Value) -> Value {
+    json!({ "name": tool, "arguments": arguments })
+}
+
+#[test]
+fn a_server_introduces_itself_to_whoever_asks() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    let found = client.modern("server/discover", json!({}), &json!({})).unwrap();
+    assert_eq!(found["resultType"], "complete");
+    assert_eq!(found["supportedVersions"], json!(["2026-07-28"]));
+    assert!(found["capabilities"]["tools"].is_object() && found["capabilities"].get("tasks").is_none(), "{found}");
+    assert!(found["capabilities"]["extensions"]["io.modelcontextprotocol/tasks"].is_object());
+    assert!(found["instructions"].as_str().unwrap().contains("poll_result"));
+    assert!(found["_meta"][SERVER]["name"].is_string() && found["ttlMs"].is_u64(), "{found}");
+}
+
+#[test]
+fn tools_are_listed_and_called_without_initialize() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    let list = client.modern("tools/list", json!({}), &json!({})).unwrap();
+    let names = tool_names(&list);
+    assert!(names.contains(&"echo") && names.contains(&"poll_result") && names.contains(&"answer_job"));
+    assert_eq!((&list["resultType"], &list["cacheScope"]), (&json!("complete"), &json!("private")));
+    assert!(list["tools"].as_array().unwrap().iter().all(|tool| tool.get("execution").is_none()));
+    let answer = client.modern("tools/call", call("echo", json!({"text": "hi"})), &json!({})).unwrap();
+    assert_eq!((text(&answer), &answer["resultType"]), ("hi", &json!("complete")));
+    let note = client.modern("resources/read", json!({"uri": "fixture://notes/one"}), &json!({})).unwrap();
+    assert!(note["contents"].is_array() && note["ttlMs"].is_u64(), "{note}");
+}
+
+#[test]
+fn what_is_not_of_the_revision_is_refused_by_its_code() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    for gone in ["ping", "initialize", "logging/setLevel", "tasks/list", "tasks/result", "resources/subscribe"] {
+        let error = client.modern(gone, json!({}), &json!({})).unwrap_err();
+        assert_eq!(error["code"], -32601, "{gone}: {error}");
+    }
+    let version = |version: Value| {
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": version});
+        client.modern("tools/list", json!({ "_meta": meta }), &json!({})).unwrap_err()
+    };
+    let unknown = version(json!("2031-01-01"));
+    assert_eq!((&unknown["code"], &unknown["data"]["supported"]), (&json!(-32022), &json!(["2026-07-28"])));
+    assert_eq!(version(json!(7))["code"], -32602);
+    let gone = client.modern("resources/read", json!({"uri": "fixture://nowhere"}), &json!({})).unwrap_err();
+    assert_eq!(gone["code"], -32602, "{gone}");
+}
+
+#[test]
+fn a_legacy_task_parameter_means_nothing() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    let mut params = call("echo", json!({"text": "hi"}));
+    params["task"] = json!({"ttl": 1000});
+    let answer = client.modern("tools/call", params, &json!({})).unwrap();
+    assert_eq!(text(&answer), "hi");
+}
+
+#[test]
+fn a_slow_call_is_a_handle_to_those_who_have_no_tasks() {
+    let client = Client::wrap(&["--inline-budget", "50ms"], &[FIXTURE]);
+    let gate = client.home().path("gate");
+    let started =
+        client.modern("tools/call", call("gate", json!({"path": gate})), &json!({"sampling": {}})).unwrap();
+    assert_eq!((&started["resultType"], &started["structuredContent"]["status"]), (&json!("complete"), &json!("working")));
+    let handle = started["structuredContent"]["handle"].clone();
+    let poll = client.start_modern("tools/call", call("poll_result", json!({"handle": handle})), &json!({}));
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(text(&client.wait_response(poll).unwrap()), "open");
+}
+
+#[test]
+fn a_slow_call_is_a_task_to_those_who_have_them() {
+    let client = Client::wrap(&["--inline-budget", "50ms"], &[FIXTURE]);
+    let gate = client.home().path("gate");
+    let task = client.modern("tools/call", call("gate", json!({"path": gate})), &with_tasks()).unwrap();
+    assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")));
+    assert!(task.get("task").is_none() && task.get("ttl").is_none() && task["ttlMs"].is_null(), "{task}");
+    let id = task["taskId"].clone();
+    let get = || client.modern("tasks/get", json!({"taskId": id}), &with_tasks()).unwrap();
+    assert_eq!((&get()["status"], &get()["resultType"]), (&json!("working"), &json!("complete")));
+    std::fs::write(&gate, "").unwrap();
+    let ended = client.poll("the end of the task", || Some(get()).filter(|task| task["status"] != "working"));
+    assert_eq!((&ended["status"], text(&ended["result"])), (&json!("completed"), "open"));
+    assert!(ended["ttlMs"].is_u64(), "{ended}");
+    // The same job, by our own tool.
+    let polled = client.modern("tools/call", call("poll_result", json!({"handle": id})), &json!({})).unwrap();
+    assert_eq!(text(&polled), "open");
+}
+
+#[test]
+fn an_error_of_the_tool_completes_a_task_and_one_of_the_protocol_fails_it() {
+    let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
+    let end = |tool: &str| {
+        let task = client.modern("tools/call", call(tool, json!({})), &with_tasks()).unwrap();
+        let id = task["taskId"].clone();
+        client.poll("the end of the task", || {
+            let task = client.modern("tasks/get", json!({"taskId": id}), &with_tasks()).unwrap();
+            Some(task).filter(|task| task["status"] != "working")
+        })
+    };
+    let failed = end("fail");
+    assert_eq!((&failed["status"], &failed["result"]["isError"]), (&json!("completed"), &json!(true)));
+    let error = end("protocol_error");
+    assert_eq!((&error["status"], &error["error"]["code"]), (&json!("failed"), &json!(-32099)));
+    assert_eq!(error["error"]["data"]["code"], 7, "{error}");
+}
+
+#[test]
+fn a_task_is_cancelled_at_any_time_and_only_by_those_who_declare_tasks() {
+    let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
+    let task = client.modern("tools/call", call("sleep", json!({"ms": 60_000})), &with_tasks()).unwrap();
+    let id = json!({"taskId": task["taskId"]});
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let error = client.modern(method, id.clone(), &json!({})).unwrap_err();
+        assert_eq!(error["code"], -32021, "{method}");
+        assert!(error["data"]["requiredCapabilities"]["extensions"].is_object(), "{error}");
+    }
+    assert_eq!(client.modern("tasks/cancel", id.clone(), &with_tasks()).unwrap()["resultType"], "complete");
+    client.poll("the end of the task", || {
+        let task = client.modern("tasks/get", id.clone(), &with_tasks()).unwrap();
+        (task["status"] == "cancelled").then_some(())
+    });
+    assert!(client.modern("tasks/cancel", id, &with_tasks()).is_ok(), "an ended task is acknowledged all the same");
+    let unknown = json!({"taskId": "job_aaaaaaaaaaaaaaaaaaaaaaaaaa"});
+    assert_eq!(client.modern("tasks/get", unknown, &with_tasks()).unwrap_err()["code"], -32602);
+}
+
+#[test]
+fn whoever_listens_is_told_of_every_change() {
+    let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
+    let gate = client.home().path("gate");
+    let task = client.modern("tools/call", call("gate", json!({"path": gate})), &with_tasks()).unwrap();
+    let wanted = json!({"taskIds": [task["taskId"], "job_aaaaaaaaaaaaaaaaaaaaaaaaaa"], "toolsListChanged": true});
+    let refused = client.modern("subscriptions/listen", json!({"notifications": wanted}), &json!({}));
+    assert_eq!(refused.unwrap_err()["code"], -32021);
+    let id = client.start_modern("subscriptions/listen", json!({"notifications": wanted}), &with_tasks());
+    let accepted = client.next_notification("notifications/subscriptions/acknowledged");
+    assert_eq!(
+        accepted["params"]["notifications"],
+        json!({"taskIds": [task["taskId"]], "toolsListChanged": true})
+    );
+    let subscription = |notification: &Value| {
+        notification["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"].clone()
+    };
+    assert_eq!(subscription(&accepted), json!(id));
+    let first = client.next_notification("notifications/tasks");
+    assert_eq!((&first["params"]["status"], subscription(&first)), (&json!("working"), json!(id)));
+    std::fs::write(&gate, "").unwrap();
+    let last = client.next_notification("notifications/tasks");
+    assert_eq!((&last["params"]["status"], text(&last["params"]["result"])), (&json!("completed"), "open"));
+    client.modern("tools/call", call("grow", json!({})), &json!({})).unwrap();
+    assert_eq!(subscription(&client.next_notification("notifications/tools/list_changed")), json!(id));
+    // Taken back, it is over, and nothing is said of it any more.
+    client.cancel(id);
+    client.modern("tools/call", call("grow", json!({})), &json!({})).unwrap();
+    assert!(client.take_notifications("notifications/tools/list_changed").is_empty());
+    client.close_stdin();
+    assert!(client.wait_exit().success());
+}
+
+#[test]
+fn nobody_is_told_what_they_did_not_ask_for() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.modern("tools/call", call("log", json!({"message": "unheard"})), &json!({})).unwrap();
+    client.modern("tools/call", call("grow", json!({})), &json!({})).unwrap();
+    assert!(client.take_notifications("notifications/message").is_empty());
+    assert!(client.take_notifications("notifications/tools/list_changed").is_empty());
+    let mut params = call("log", json!({"message": "heard"}));
+    params["_meta"] = json!({"io.modelcontextprotocol/logLevel": "debug"});
+    client.modern("tools/call", params, &json!({})).unwrap();
+    let heard = client.next_notification("notifications/message");
+    assert!(heard["params"]["data"].to_string().contains("heard"), "{heard}");
+}
+
+#[test]
+fn a_call_that_asks_is_answered_with_the_question_and_comes_again() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    let can = json!({"elicitation": {}});
+    let asked = client.modern("tools/call", call("ask_elicitation", json!({})), &can).unwrap();
+    assert_eq!(asked["resultType"], "input_required");
+    let requests = asked["inputRequests"].as_object().unwrap();
+    let (key, request) = requests.iter().next().unwrap();
+    assert_eq!((requests.len(), &request["method"]), (1, &json!("elicitation/create")));
+    assert_eq!(request["params"]["message"], "Which colour?");
+    let again = |responses: Value| {
+        let mut params = call("ask_elicitation", json!({}));
+        params["inputResponses"] = responses;
+        params["requestState"] = asked["requestState"].clone();
+        client.modern("tools/call", params, &can)
+    };
+    let still = again(json!({})).unwrap();
+    assert_eq!((&still["resultType"], &still["inputRequests"]), (&json!("input_required"), &asked["inputRequests"]));
+    let answer = again(json!({key: {"action": "accept", "content": {"colour": "red"}}})).unwrap();
+    assert_eq!(answer["resultType"], "complete");
+    assert!(text(&answer).contains("red"), "{answer}");
+    let mut forged = call("ask_elicitation", json!({}));
+    forged["requestState"] = json!("job_aaaaaaaaaaaaaaaaaaaaaaaaaa");
+    assert_eq!(client.modern("tools/call", forged, &can).unwrap_err()["code"], -32602);
+}
+
+#[test]
+fn a_task_that_asks_is_answered_by_an_update() {
+    let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
+    let task = client.modern("tools/call", call("ask_elicitation", json!({})), &with_tasks()).unwrap();
+    let id = task["taskId"].clone();
+    let wait = |status: &str| {
+        client.poll(status, || {
+            let task = client.modern("tasks/get", json!({"taskId": id}), &with_tasks()).unwrap();
+            Some(task).filter(|task| task["status"] == status)
+        })
+    };
+    let asking = wait("input_required");
+    let key = asking["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+    let answers = json!({"nobody asked": {}, &key: {"action": "accept", "content": {"colour": "blue"}}});
+    let params = json!({"taskId": id, "inputResponses": answers});
+    assert_eq!(client.modern("tasks/update", params, &with_tasks()).unwrap()["resultType"], "complete");
+    assert!(text(&wait("completed")["result"]).contains("blue"));
+}

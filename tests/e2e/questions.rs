@@ -1,0 +1,80 @@
+//! What a server asks in the middle of a call: passed to the client that waits and can answer, else put to the call's job.
+
+use serde_json::json;
+
+use crate::client::{Client, FIXTURE, Hello, text};
+
+#[test]
+fn a_client_that_cannot_be_asked_gets_the_question_with_a_handle_and_its_agent_answers() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    let asked = client.call("ask_elicitation", json!({}));
+    assert_eq!(asked["structuredContent"]["status"], "input_required", "{asked}");
+    assert!(text(&asked).contains("Which colour?") && text(&asked).contains("answer_job"), "{asked}");
+    let handle = asked["structuredContent"]["handle"].clone();
+    let polled = client.call("poll_result", json!({"handle": handle}));
+    assert_eq!(polled["structuredContent"]["status"], "input_required", "a question ends a wait at once");
+    let listed = client.call("list_jobs", json!({"status": "input_required"}));
+    assert!(text(&listed).contains("waits for input"), "{listed}");
+    let answer = |answers| client.call("answer_job", json!({"handle": handle, "answers": answers}));
+    let wrong = answer(json!({"q1": {"colour": 7}}));
+    assert!(wrong["isError"] == true && text(&wrong).contains("colour"), "{wrong}");
+    let unknown = answer(json!({"q9": {"colour": "red"}}));
+    assert!(text(&unknown).contains("asks q1"), "{unknown}");
+    let right = answer(json!({"q1": {"colour": "red"}}));
+    assert!(right["isError"] == false, "{right}");
+    let result = client.call("poll_result", json!({"handle": handle}));
+    assert!(text(&result).contains("red"), "{result}");
+    let late = answer(json!({"q1": {"colour": "red"}}));
+    assert!(text(&late).contains("asks nothing"), "{late}");
+}
+
+#[test]
+fn a_job_that_asks_is_answered_by_the_client_that_can_or_by_the_agent_whoever_is_first() {
+    let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
+    client.initialize_as(Hello { capabilities: json!({"elicitation": {}}), ..Hello::default() });
+    let handle = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
+    let asked = client.next_request("elicitation/create");
+    client.respond(&asked["id"], json!({"action": "accept", "content": {"colour": "blue"}}));
+    let polled = client.poll("the result", || {
+        let polled = client.call("poll_result", json!({"handle": handle}));
+        text(&polled).contains("blue").then_some(())
+    });
+    let () = polled;
+    let handle = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
+    let asked = client.next_request("elicitation/create");
+    client.call("answer_job", json!({"handle": handle, "answers": {"q1": {"colour": "red"}}}));
+    let withdrawn = client.next_notification("notifications/cancelled");
+    assert_eq!(withdrawn["params"]["requestId"], asked["id"]);
+    assert!(text(&client.call("poll_result", json!({"handle": handle}))).contains("red"));
+}
+
+#[test]
+fn a_question_that_nobody_answers_in_time_is_declined() {
+    let client = Client::wrap(&["--answer-timeout", "200ms"], &[FIXTURE]);
+    client.initialize();
+    let handle = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
+    client.poll("the result", || {
+        let polled = client.call("poll_result", json!({"handle": handle}));
+        text(&polled).contains("decline").then_some(())
+    });
+}
+
+#[test]
+fn a_call_that_cannot_become_a_job_is_declined_its_question() {
+    let client = Client::wrap(&["--mode", "inline"], &[FIXTURE]);
+    client.initialize();
+    assert!(text(&client.call("ask_elicitation", json!({}))).contains("decline"));
+}
+
+#[test]
+fn another_process_may_answer() {
+    let client = Client::wrap(&["--scope", "shared"], &[FIXTURE]);
+    client.initialize();
+    let handle = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
+    let other = Client::wrap_in(client.home(), &["--scope", "shared"], &[FIXTURE], &[]);
+    other.initialize();
+    let answered = other.call("answer_job", json!({"handle": handle, "answers": {"q1": {"colour": "gold"}}}));
+    assert!(answered["isError"] == false, "{answered}");
+    assert!(text(&client.call("poll_result", json!({"handle": handle}))).contains("gold"));
+}
