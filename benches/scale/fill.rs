@@ -92,6 +92,7 @@ async fn pattern(store: &SqliteStore, scope: &str, kind: Kind) -> anyhow::Result
         lease,
         started_at: Some(store.now()),
         lost: vec![],
+        upstream_task: None,
         joins: false,
     };
     ensure!(matches!(store.create(new).await?, Created::New(_)), "each pattern is a job of its own");

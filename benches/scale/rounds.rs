@@ -211,6 +211,7 @@ impl Side<'_> {
             lease: Lease::MAX,
             started_at: Some(neighbour.now()),
             lost: vec![],
+            upstream_task: None,
             joins: true,
         };
         neighbour.create(new).await?;

@@ -84,7 +84,12 @@ impl Stage {
         let neighbour = Arc::new(SqliteStore::new(path.to_owned(), Arc::new(SystemClock)));
         let artifacts = Artifacts::new(path.parent().context("a folder")?.join("artifacts"));
         let tool = Arc::new(Tool::default());
-        let settings = Settings { peer: "bench".to_owned(), max_running: usize::MAX >> 4, lease: LEASE };
+        let settings = Settings {
+            peer: "bench".to_owned(),
+            max_running: usize::MAX >> 4,
+            lease: LEASE,
+            answer_timeout: None,
+        };
         let engine = Engine::new(store.clone(), artifacts.clone(), tool.clone(), settings);
         Ok(Stage { store, artifacts, neighbour, engine, tool })
     }

@@ -21,7 +21,10 @@ fn a_server_introduces_itself_to_whoever_asks() {
     let found = client.modern("server/discover", json!({}), &json!({})).unwrap();
     assert_eq!(found["resultType"], "complete");
     assert_eq!(found["supportedVersions"], json!(["2026-07-28"]));
-    assert!(found["capabilities"]["tools"].is_object() && found["capabilities"].get("tasks").is_none(), "{found}");
+    assert!(
+        found["capabilities"]["tools"].is_object() && found["capabilities"].get("tasks").is_none(),
+        "{found}"
+    );
     assert!(found["capabilities"]["extensions"]["io.modelcontextprotocol/tasks"].is_object());
     assert!(found["instructions"].as_str().unwrap().contains("poll_result"));
     assert!(found["_meta"][SERVER]["name"].is_string() && found["ttlMs"].is_u64(), "{found}");
@@ -44,7 +47,9 @@ fn tools_are_listed_and_called_without_initialize() {
 #[test]
 fn what_is_not_of_the_revision_is_refused_by_its_code() {
     let client = Client::wrap(&[], &[FIXTURE]);
-    for gone in ["ping", "initialize", "logging/setLevel", "tasks/list", "tasks/result", "resources/subscribe"] {
+    for gone in
+        ["ping", "initialize", "logging/setLevel", "tasks/list", "tasks/result", "resources/subscribe"]
+    {
         let error = client.modern(gone, json!({}), &json!({})).unwrap_err();
         assert_eq!(error["code"], -32601, "{gone}: {error}");
     }
@@ -74,7 +79,10 @@ fn a_slow_call_is_a_handle_to_those_who_have_no_tasks() {
     let gate = client.home().path("gate");
     let started =
         client.modern("tools/call", call("gate", json!({"path": gate})), &json!({"sampling": {}})).unwrap();
-    assert_eq!((&started["resultType"], &started["structuredContent"]["status"]), (&json!("complete"), &json!("working")));
+    assert_eq!(
+        (&started["resultType"], &started["structuredContent"]["status"]),
+        (&json!("complete"), &json!("working"))
+    );
     let handle = started["structuredContent"]["handle"].clone();
     let poll = client.start_modern("tools/call", call("poll_result", json!({"handle": handle})), &json!({}));
     std::fs::write(&gate, "").unwrap();
@@ -133,7 +141,10 @@ fn a_task_is_cancelled_at_any_time_and_only_by_those_who_declare_tasks() {
         let task = client.modern("tasks/get", id.clone(), &with_tasks()).unwrap();
         (task["status"] == "cancelled").then_some(())
     });
-    assert!(client.modern("tasks/cancel", id, &with_tasks()).is_ok(), "an ended task is acknowledged all the same");
+    assert!(
+        client.modern("tasks/cancel", id, &with_tasks()).is_ok(),
+        "an ended task is acknowledged all the same"
+    );
     let unknown = json!({"taskId": "job_aaaaaaaaaaaaaaaaaaaaaaaaaa"});
     assert_eq!(client.modern("tasks/get", unknown, &with_tasks()).unwrap_err()["code"], -32602);
 }
@@ -143,7 +154,8 @@ fn whoever_listens_is_told_of_every_change() {
     let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
     let gate = client.home().path("gate");
     let task = client.modern("tools/call", call("gate", json!({"path": gate})), &with_tasks()).unwrap();
-    let wanted = json!({"taskIds": [task["taskId"], "job_aaaaaaaaaaaaaaaaaaaaaaaaaa"], "toolsListChanged": true});
+    let wanted =
+        json!({"taskIds": [task["taskId"], "job_aaaaaaaaaaaaaaaaaaaaaaaaaa"], "toolsListChanged": true});
     let refused = client.modern("subscriptions/listen", json!({"notifications": wanted}), &json!({}));
     assert_eq!(refused.unwrap_err()["code"], -32021);
     let id = client.start_modern("subscriptions/listen", json!({"notifications": wanted}), &with_tasks());
@@ -202,7 +214,10 @@ fn a_call_that_asks_is_answered_with_the_question_and_comes_again() {
         client.modern("tools/call", params, &can)
     };
     let still = again(json!({})).unwrap();
-    assert_eq!((&still["resultType"], &still["inputRequests"]), (&json!("input_required"), &asked["inputRequests"]));
+    assert_eq!(
+        (&still["resultType"], &still["inputRequests"]),
+        (&json!("input_required"), &asked["inputRequests"])
+    );
     let answer = again(json!({key: {"action": "accept", "content": {"colour": "red"}}})).unwrap();
     assert_eq!(answer["resultType"], "complete");
     assert!(text(&answer).contains("red"), "{answer}");

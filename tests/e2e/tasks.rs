@@ -25,7 +25,10 @@ fn every_tool_may_be_called_as_a_task_and_says_so() {
         let tools = list["tools"].as_array().unwrap();
         tools.iter().find(|tool| tool["name"] == name).unwrap()["execution"]["taskSupport"].clone()
     };
-    assert_eq!((support("sleep"), support("echo"), support("poll_result")), (json!("optional"), Value::Null, Value::Null));
+    assert_eq!(
+        (support("sleep"), support("echo"), support("poll_result")),
+        (json!("optional"), Value::Null, Value::Null)
+    );
     let inline = json!({"name": "echo", "arguments": {"text": "x"}, "task": {}});
     assert_eq!(client.request("tools/call", inline).unwrap_err()["code"], -32601);
     // An older revision knows nothing of it.
@@ -52,7 +55,10 @@ fn a_task_goes_from_working_to_its_result() {
     assert_eq!((text(&result), &result["_meta"][RELATED]), ("open", &json!({"taskId": task["taskId"]})));
     assert_eq!(client.request("tasks/get", id.clone()).unwrap()["status"], "completed");
     let told = client.next_notification("notifications/tasks/status");
-    assert_eq!((&told["params"]["status"], &told["params"]["taskId"]), (&json!("completed"), &task["taskId"]));
+    assert_eq!(
+        (&told["params"]["status"], &told["params"]["taskId"]),
+        (&json!("completed"), &task["taskId"])
+    );
     let all = client.request("tasks/list", json!({})).unwrap();
     assert_eq!(all["tasks"].as_array().unwrap().len(), 1);
     assert_eq!(client.request("tasks/list", json!({"cursor": "x"})).unwrap_err()["code"], -32602);

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use meanwhile_core::Handle;
-use meanwhile_core::engine::Settings as EngineSettings;
+use meanwhile_core::engine::{ANSWER_TIMEOUT, Settings as EngineSettings};
 use meanwhile_mcp::gateway::{Gateway, Settings};
 use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
 use meanwhile_mcp::transport::{Outbound, stdin, stdout};
@@ -168,6 +168,7 @@ impl Wrap {
                 peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),
                 max_running: usize::from(self.max_running),
                 lease: self.lease,
+                answer_timeout: Some(ANSWER_TIMEOUT),
             },
         })
     }

@@ -61,6 +61,23 @@ pub enum EventKind {
         /// Why the attempt was lost.
         reason: String,
     },
+    /// The tool asked, and waits for the answers.
+    Asked {
+        /// The new questions.
+        keys: Vec<String>,
+    },
+    /// Questions were answered.
+    Answered {
+        /// Which.
+        keys: Vec<String>,
+    },
+    /// Questions went without an answer: the tool no longer wants to know, nobody answered in time, or the attempt is over.
+    Withdrawn {
+        /// Which.
+        keys: Vec<String>,
+    },
+    /// The work goes on at the upstream as a task of its own, which another attempt can find again.
+    Attached,
     /// The tool answered.
     Completed {
         /// Size of the answer in bytes.

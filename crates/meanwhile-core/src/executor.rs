@@ -1,9 +1,10 @@
 //! Who does the work: the seam between the engine and whatever runs a tool.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::Json;
 use crate::handle::Handle;
@@ -12,6 +13,9 @@ use crate::signal::Signal;
 
 /// How many reports of progress may wait for the engine before the oldest of them is dropped.
 pub(crate) const PROGRESS_QUEUE: usize = 16;
+
+/// How many wishes may wait for the engine before the next one is declined.
+const WISHES_MAX: usize = 100;
 
 /// How one attempt ended, as the executor knows it.
 #[derive(Debug, Clone)]
@@ -22,8 +26,37 @@ pub enum Attempt {
     Failed(Failure),
     /// The attempt was told to stop. The text says what is known of the work itself.
     Stopped(String),
-    /// The worker died: whether the work was done is not known.
+    /// The worker died: whether the work was done is not known. A job whose work goes on at the upstream
+    /// ([`RunContext::attach`]) has another attempt at once, so an executor is to pause before it tries again in vain.
     Lost(String),
+}
+
+/// What an attempt wants of whoever drives it.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    Ask(Ask),
+    Attach(Attach),
+}
+
+/// Questions, and where their answers are waited for. Dropped, they are not answered.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) questions: Vec<Json>,
+    pub(crate) reply: oneshot::Sender<Vec<Json>>,
+}
+
+/// A task of the upstream that is to be remembered. Dropped, it is not.
+#[derive(Debug)]
+pub(crate) struct Attach {
+    pub(crate) task: String,
+    pub(crate) kept: oneshot::Sender<()>,
+}
+
+/// What an attempt says to whoever drives it.
+#[derive(Debug)]
+pub(crate) enum Word {
+    Progress(Progress),
+    Wish(Wish),
 }
 
 /// What an attempt is given besides its request.
@@ -35,18 +68,40 @@ pub struct RunContext(Arc<Shared>);
 struct Shared {
     handle: OnceLock<Handle>,
     stop: Signal,
-    reports: Mutex<VecDeque<Progress>>,
-    reported: Notify,
+    is_job: AtomicBool,
+    attached: Option<String>,
+    said: Mutex<Said>,
+    /// Something was said.
+    spoke: Notify,
+}
+
+/// What an attempt said that has not been heard yet.
+#[derive(Debug, Default)]
+struct Said {
+    reports: VecDeque<Progress>,
+    wishes: VecDeque<Wish>,
+    /// Nobody drives the attempt any more.
+    is_over: bool,
+}
+
+impl Said {
+    fn next(&mut self) -> Option<Word> {
+        let progress = self.reports.pop_front().map(Word::Progress);
+        progress.or_else(|| self.wishes.pop_front().map(Word::Wish))
+    }
 }
 
 impl RunContext {
-    /// Of the job with this handle; without one it gets its own when it is asked for.
-    pub(crate) fn new(handle: Option<Handle>) -> RunContext {
+    /// Of the job with this handle; without one it gets its own when it is asked for. `attached` is what an earlier attempt
+    /// had attached.
+    pub(crate) fn new(handle: Option<Handle>, attached: Option<String>) -> RunContext {
         RunContext(Arc::new(Shared {
             handle: handle.map(OnceLock::from).unwrap_or_default(),
             stop: Signal::default(),
-            reports: Mutex::default(),
-            reported: Notify::new(),
+            is_job: AtomicBool::new(false),
+            attached,
+            said: Mutex::default(),
+            spoke: Notify::new(),
         }))
     }
 
@@ -68,33 +123,96 @@ impl RunContext {
 
     /// Reports how far the work is. Never waits: if the engine is behind, the oldest report is dropped, for the later ones replace it.
     pub fn progress(&self, progress: Progress) {
-        let mut reports = self.reports();
-        if reports.len() == PROGRESS_QUEUE {
-            reports.pop_front();
+        let mut said = self.said();
+        if said.reports.len() == PROGRESS_QUEUE {
+            said.reports.pop_front();
         }
-        reports.push_back(progress);
-        drop(reports);
-        self.0.reported.notify_one();
+        said.reports.push_back(progress);
+        drop(said);
+        self.0.spoke.notify_one();
+    }
+
+    /// Whether the call has become a job. One that is waited for may still become one.
+    #[must_use]
+    pub fn is_job(&self) -> bool {
+        self.0.is_job.load(Ordering::Acquire)
+    }
+
+    /// The call is committed as a job.
+    pub(crate) fn becomes_job(&self) {
+        self.0.is_job.store(true, Ordering::Release);
+    }
+
+    /// Asks whoever looks after the job, and returns the answers in the order of the questions, at most
+    /// [`crate::job::Input::COUNT_MAX`] in the life of a job and each at most [`crate::job::Input::BYTES_MAX`]. A call that is waited
+    /// for becomes a job by it at once, if it has a budget.
+    ///
+    /// `None` if they were not all answered: the attempt is to stop, the time for answers ran out, the questions were too many or
+    /// too large, or the call has no budget and so cannot become a job. What is asked is withdrawn if the future is dropped.
+    pub async fn ask(&self, questions: Vec<Json>) -> Option<Vec<Json>> {
+        if questions.is_empty() {
+            return Some(vec![]);
+        }
+        let (reply, answers) = oneshot::channel();
+        self.wish(Wish::Ask(Ask { questions, reply }));
+        tokio::select! {
+            biased;
+            answers = answers => answers.ok(),
+            () = self.cancelled() => None,
+        }
+    }
+
+    /// Remembers how a later attempt finds the work again that goes on at the upstream as a task of its own; at most
+    /// [`crate::job::UPSTREAM_TASK_MAX`] bytes. Returns once that is stored, or, while the call is waited for, once it will be
+    /// stored with its job; and whether it is.
+    pub async fn attach(&self, task: String) -> bool {
+        let (kept, is_kept) = oneshot::channel();
+        self.wish(Wish::Attach(Attach { task, kept }));
+        is_kept.await.is_ok()
+    }
+
+    /// What an earlier attempt had attached: the executor goes on with that instead of doing the call again.
+    #[must_use]
+    pub fn attached(&self) -> Option<String> {
+        self.0.attached.clone()
+    }
+
+    fn wish(&self, wish: Wish) {
+        let mut said = self.said();
+        if !said.is_over && said.wishes.len() < WISHES_MAX {
+            said.wishes.push_back(wish);
+        }
+        drop(said);
+        self.0.spoke.notify_one();
     }
 
     /// The oldest report that has not been heard.
     pub(crate) fn heard(&self) -> Option<Progress> {
-        self.reports().pop_front()
+        self.said().reports.pop_front()
     }
 
-    /// Waits for the next report. Only one may wait.
-    pub(crate) async fn report(&self) -> Progress {
+    /// Waits for the next thing that is said. Only one may wait.
+    pub(crate) async fn word(&self) -> Word {
         loop {
-            if let Some(progress) = self.heard() {
-                return progress;
+            if let Some(word) = self.said().next() {
+                return word;
             }
-            // A report that came in between is remembered by the notice.
-            self.0.reported.notified().await;
+            // What came in between is remembered by the notice.
+            self.0.spoke.notified().await;
         }
     }
 
-    fn reports(&self) -> std::sync::MutexGuard<'_, VecDeque<Progress>> {
-        self.0.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nobody listens any more: what was wished for, or will be, is declined.
+    pub(crate) fn close(&self) {
+        let mut said = self.said();
+        said.is_over = true;
+        let declined = std::mem::take(&mut said.wishes);
+        drop(said);
+        drop(declined);
+    }
+
+    fn said(&self) -> std::sync::MutexGuard<'_, Said> {
+        self.0.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -115,11 +115,14 @@ impl Durations {
     }
 }
 
-/// What `op`, which has just been done to `job`, teaches about its tool: how long a call took that completed.
+/// What `op`, which has just been done to `job`, teaches about its tool: how long a call took that completed. One that had to
+/// wait for somebody's answers teaches nothing, nor does one whose work began before its attempt.
 #[must_use]
 pub fn lesson(op: &Op, job: &Job) -> Option<Duration> {
     let has_answered = matches!(op, Op::Finish { .. }) && job.status == Status::Completed;
-    job.started_at.zip(job.finished_at).filter(|_| has_answered).map(|(start, end)| end.since(start))
+    let was_found_again = job.attempt > 1 && job.upstream_task.is_some();
+    let teaches = has_answered && job.questions == 0 && !was_found_again;
+    job.started_at.zip(job.finished_at).filter(|_| teaches).map(|(start, end)| end.since(start))
 }
 
 fn bucket(took: Duration) -> u8 {

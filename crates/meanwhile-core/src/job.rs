@@ -19,6 +19,8 @@ pub enum Status {
     Paused,
     /// An attempt runs.
     Working,
+    /// An attempt runs, and waits for answers to what it asked ([`Job::open`]).
+    InputRequired,
     /// The tool answered; also when the answer says that something went wrong.
     Completed,
     /// There is no answer; [`Failure`] says why.
@@ -29,14 +31,19 @@ pub enum Status {
 
 impl Status {
     /// Every status, in the order of a job's life.
-    pub const ALL: [Status; 6] = [
+    pub const ALL: [Status; 7] = [
         Status::Queued,
         Status::Paused,
         Status::Working,
+        Status::InputRequired,
         Status::Completed,
         Status::Failed,
         Status::Cancelled,
     ];
+
+    /// Every status that is not terminal.
+    pub const UNFINISHED: [Status; 4] =
+        [Status::Queued, Status::Paused, Status::Working, Status::InputRequired];
 
     /// Whether the job has ended: a terminal status never changes again.
     #[must_use]
@@ -51,6 +58,7 @@ impl Status {
             Status::Queued => "queued",
             Status::Paused => "paused",
             Status::Working => "working",
+            Status::InputRequired => "input_required",
             Status::Completed => "completed",
             Status::Failed => "failed",
             Status::Cancelled => "cancelled",
@@ -173,8 +181,32 @@ pub struct AnswerInfo {
     pub artifact: Option<String>,
 }
 
-/// A job as every face sees it. Its request and its answer, which may be large, are read apart
-/// ([`crate::Store::request`], [`crate::Store::answer`]).
+/// What a tool asked while it ran, and what it was told. Nobody here knows what either means.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Its name, never used again in the life of its job.
+    pub key: String,
+    /// What was asked, word for word.
+    pub question: Json,
+    /// What it was told, word for word; `None` while the question is open, and if it was withdrawn.
+    pub answer: Option<Json>,
+    /// The attempt that asked.
+    pub attempt: u64,
+}
+
+impl Input {
+    /// How many questions a job may ask in its life.
+    pub const COUNT_MAX: u32 = 100;
+
+    /// The largest question, and the largest answer to one, in bytes of JSON text.
+    pub const BYTES_MAX: usize = 64 * 1024;
+}
+
+/// The longest text by which an upstream's own task may be remembered ([`Job::upstream_task`]), in bytes.
+pub const UPSTREAM_TASK_MAX: usize = 4096;
+
+/// A job as every face sees it. Its request, its answer and its inputs, which may be large, are read apart
+/// ([`crate::Store::request`], [`crate::Store::answer`], [`crate::Store::inputs`]).
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The public id.
@@ -223,6 +255,13 @@ pub struct Job {
     pub expired_at: Option<Timestamp>,
     /// How many events its log holds.
     pub events: u32,
+    /// How many questions it has asked. No operation ever lowers it, so their keys never come again.
+    pub questions: u32,
+    /// The keys of the questions that wait for an answer, in the order in which they were asked.
+    pub open: Vec<String>,
+    /// How its executor finds the work again that goes on at the upstream, whatever becomes of this process. Opaque here, and
+    /// never to be shown: it may be all that it takes to get at that work.
+    pub upstream_task: Option<String>,
 }
 
 impl Job {
@@ -230,6 +269,21 @@ impl Job {
     #[must_use]
     pub fn is_outstanding(&self) -> bool {
         self.status.is_terminal() && self.collected_at.is_none() && self.expired_at.is_none()
+    }
+
+    /// Whether there is something to say to whoever waits for it: it has ended, or it asks. One that is being cancelled asks
+    /// nobody any more.
+    #[must_use]
+    pub fn wants_attention(&self) -> bool {
+        let asks = self.status == Status::InputRequired && self.cancel_requested_at.is_none();
+        asks || self.status.is_terminal()
+    }
+
+    /// Whether a new attempt may follow one that was lost: running it a second time does no harm, or is not what happens,
+    /// because its work goes on at the upstream and is only found again there.
+    #[must_use]
+    pub fn may_go_on(&self) -> bool {
+        self.policy.rerun || self.upstream_task.is_some()
     }
 
     /// How long the job has run, or ran: from its start to its end, or to `now`.

@@ -8,17 +8,26 @@
 //!      claim │  │ lose, release (running again is safe)
 //!            ▼  │
 //!          working ── finish ──► completed | failed | cancelled ── collect, expire ──► tombstone
+//!           │   ▲
+//!       ask │   │ answer, withdraw (nothing is open any more)
+//!           ▼   │
+//!       input_required: to everything else it is as working; what is open is withdrawn as its attempt ends
 //! ```
-//! `cancel` ends a queued or paused job at once, and is a request to the worker of a working one.
+//! `cancel` ends a queued or paused job at once, and is a request to the worker of a working one. Where the work goes on at the
+//! upstream (`attach`), another attempt only finds it again, and that is always safe.
 //!
 //! Every store runs [`apply`] inside its transaction, so no store has rules of its own.
 
+mod input;
+
 use std::time::Duration;
+
+pub use self::input::{WrittenInput, written_inputs};
 
 use crate::Json;
 use crate::clock::{Moment, Timestamp};
 use crate::event::{Actor, EventKind};
-use crate::job::{AnswerInfo, Failure, FailureKind, Job, Lease, Peer, Progress, Status};
+use crate::job::{AnswerInfo, Failure, FailureKind, Job, Lease, Peer, Progress, Status, UPSTREAM_TASK_MAX};
 
 /// How many events a job's log keeps. Past it progress is only remembered as the latest; everything else is still logged.
 pub const PROGRESS_EVENTS_MAX: u32 = 1000;
@@ -39,7 +48,7 @@ pub enum Outcome {
 /// What can be done to a job.
 #[derive(Debug, Clone)]
 pub enum Op {
-    /// Begin an attempt: on a queued job, or on one whose lease ran out if running it again is safe.
+    /// Begin an attempt: on a queued job, or on one whose lease ran out if it may be gone on with ([`Job::may_go_on`]).
     Claim {
         /// Who will run it.
         peer: Peer,
@@ -60,7 +69,39 @@ pub enum Op {
         /// How.
         outcome: Outcome,
     },
-    /// The attempt was lost with its worker: back to the queue if running again is safe, else failed as interrupted.
+    /// The attempt's tool asks: the job is [`Status::InputRequired`] until nothing is open any more. Each question gets a key.
+    Ask {
+        /// The attempt that asks.
+        attempt: u64,
+        /// What it asks.
+        questions: Vec<Json>,
+    },
+    /// Open questions are answered, by their keys. What is not open is passed over.
+    Answer {
+        /// By whom.
+        by: Actor,
+        /// The answers.
+        answers: Vec<(String, Json)>,
+    },
+    /// Questions are to stay without an answer. What is not open is passed over.
+    Withdraw {
+        /// The attempt that asked.
+        attempt: u64,
+        /// Who says so: the tool that no longer wants to know, or the system, because nobody answered in time.
+        by: Actor,
+        /// Which.
+        keys: Vec<String>,
+    },
+    /// The attempt's work goes on at the upstream as a task of its own, which a later attempt can find again by this text. It
+    /// replaces what was attached before.
+    Attach {
+        /// The attempt that writes.
+        attempt: u64,
+        /// How the executor finds it.
+        task: String,
+    },
+    /// The attempt was lost with its worker: back to the queue if it may be gone on with ([`Job::may_go_on`]), else failed as
+    /// interrupted.
     Lose {
         /// The attempt that was lost.
         attempt: u64,
@@ -137,6 +178,9 @@ pub enum Refused {
     /// The operation does not fit the status.
     #[error("{}", .0)]
     NotNow(&'static str),
+    /// It is more than a job takes.
+    #[error("{}", .0)]
+    TooMuch(&'static str),
 }
 
 /// One event to append to the log.
@@ -149,7 +193,7 @@ pub type Entry = (Actor, EventKind);
 pub fn apply(job: &mut Job, op: &Op, now: Moment) -> Result<Vec<Entry>, Refused> {
     let mut next = job.clone();
     let wall = now.wall;
-    let entries = match op {
+    let mut entries = match op {
         Op::Claim { peer, lease } => claim(&mut next, peer, *lease, now)?,
         Op::Progress { attempt, progress } => {
             current_attempt(&next, *attempt)?;
@@ -163,6 +207,19 @@ pub fn apply(job: &mut Job, op: &Op, now: Moment) -> Result<Vec<Entry>, Refused>
         Op::Finish { attempt, outcome } => {
             current_attempt(&next, *attempt)?;
             vec![finish(&mut next, outcome, wall)]
+        }
+        Op::Ask { attempt, questions } => {
+            current_attempt(&next, *attempt)?;
+            vec![input::ask(&mut next, questions)?]
+        }
+        Op::Answer { by, answers } => vec![input::answer(&mut next, *by, answers)?],
+        Op::Withdraw { attempt, by, keys } => {
+            current_attempt(&next, *attempt)?;
+            input::withdraw(&mut next, *by, keys)
+        }
+        Op::Attach { attempt, task } => {
+            current_attempt(&next, *attempt)?;
+            attach(&mut next, task)?
         }
         Op::Lose { attempt, reason } => {
             current_attempt(&next, *attempt)?;
@@ -184,6 +241,7 @@ pub fn apply(job: &mut Job, op: &Op, now: Moment) -> Result<Vec<Entry>, Refused>
         }
         Op::Expire => expire(&mut next, wall)?,
     };
+    input::close(&mut next, &mut entries);
     next.updated_at = wall;
     next.events = next.events.saturating_add(u32::try_from(entries.len()).unwrap_or(u32::MAX));
     *job = next;
@@ -195,7 +253,7 @@ fn current_attempt(job: &Job, attempt: u64) -> Result<(), Refused> {
         return Err(Refused::Stale { attempt, current: job.attempt });
     }
     match job.status {
-        Status::Working => Ok(()),
+        Status::Working | Status::InputRequired => Ok(()),
         status if status.is_terminal() => Err(Refused::Ended(status)),
         _ => Err(Refused::NotNow("no attempt is running")),
     }
@@ -211,17 +269,17 @@ fn claim(job: &mut Job, peer: &Peer, lease: Duration, now: Moment) -> Result<Vec
         Status::Queued
             if lease_ran_out(job, now) || job.lease.as_ref().is_some_and(|held| held.peer == *peer) => {}
         Status::Queued => return Err(Refused::NotNow("another peer answers for it")),
-        Status::Working if !lease_ran_out(job, now) => {
+        Status::Working | Status::InputRequired if !lease_ran_out(job, now) => {
             return Err(Refused::NotNow("another peer is at work on it"));
         }
-        Status::Working if job.cancel_requested_at.is_some() => {
+        Status::Working | Status::InputRequired if job.cancel_requested_at.is_some() => {
             return Err(Refused::NotNow("it is being cancelled: running it again is not wanted"));
         }
-        Status::Working if !job.policy.rerun => {
+        Status::Working | Status::InputRequired if !job.may_go_on() => {
             return Err(Refused::NotNow("running it a second time is not known to be safe"));
         }
-        Status::Working => {
-            let reason = "the peer that ran it is gone".to_owned();
+        Status::Working | Status::InputRequired => {
+            let reason = going_on(job, "the peer that ran it is gone");
             entries.push((Actor::System, EventKind::Retried { reason }));
         }
         Status::Paused => return Err(Refused::NotNow("it is paused")),
@@ -277,9 +335,28 @@ fn fail(job: &mut Job, failure: Failure, now: Timestamp) -> Entry {
     entry
 }
 
+fn attach(job: &mut Job, task: &str) -> Result<Vec<Entry>, Refused> {
+    if task.len() > UPSTREAM_TASK_MAX {
+        return Err(Refused::TooMuch("the text by which the upstream's task is found is larger than 4 KiB"));
+    }
+    if job.upstream_task.as_deref() == Some(task) {
+        return Ok(vec![]);
+    }
+    job.upstream_task = Some(task.to_owned());
+    Ok(vec![(Actor::System, EventKind::Attached)])
+}
+
+/// Why an attempt was lost, and that the work was not, if that is so.
+fn going_on(job: &Job, reason: &str) -> String {
+    let work = if job.upstream_task.is_some() { "; its task goes on" } else { "" };
+    format!("{reason}{work}")
+}
+
 fn interrupted(job: &mut Job, reason: &str, now: Timestamp) -> Entry {
     let mut message = format!("{reason}; whether the work was done is not known");
-    if !job.policy.rerun {
+    if job.upstream_task.is_some() {
+        message.push_str(", for nobody was there to go on with its task");
+    } else if !job.policy.rerun {
         message.push_str(", and running it again is not known to be safe");
     }
     fail(job, Failure { kind: FailureKind::Interrupted, message, error: None }, now)
@@ -287,18 +364,22 @@ fn interrupted(job: &mut Job, reason: &str, now: Timestamp) -> Entry {
 
 fn lose(job: &mut Job, reason: &str, now: Timestamp) -> Entry {
     if job.cancel_requested_at.is_some() {
-        let message = format!("cancelled while its worker was lost: {reason}");
+        let mut message = format!("cancelled while its worker was lost: {reason}");
+        if job.upstream_task.is_some() {
+            message.push_str("; its task at the upstream may go on");
+        }
         end(job, Status::Cancelled, now);
         job.message = Some(message.clone());
         return (Actor::System, EventKind::Cancelled { message });
     }
-    if !job.policy.rerun {
+    if !job.may_go_on() {
         return interrupted(job, reason, now);
     }
+    let reason = going_on(job, reason);
     job.status = Status::Queued;
     job.progress = None;
     job.message = Some(format!("runs again: {reason}"));
-    (Actor::System, EventKind::Retried { reason: reason.to_owned() })
+    (Actor::System, EventKind::Retried { reason })
 }
 
 fn release(job: &mut Job, attempt: u64, reason: &str, now: Moment) -> Result<Entry, Refused> {
@@ -327,8 +408,8 @@ fn abandon(job: &mut Job, now: Moment) -> Result<Entry, Refused> {
     }
     let now = now.wall;
     Ok(match job.status {
-        Status::Working if job.cancel_requested_at.is_some() => lose(job, GONE, now),
-        Status::Working => interrupted(job, GONE, now),
+        Status::Working | Status::InputRequired if job.cancel_requested_at.is_some() => lose(job, GONE, now),
+        Status::Working | Status::InputRequired => interrupted(job, GONE, now),
         // Waits to run again.
         _ if job.attempt > 0 => interrupted(job, GONE, now),
         _ => {
@@ -348,8 +429,8 @@ fn cancel(job: &mut Job, by: Actor, now: Timestamp) -> Result<Vec<Entry>, Refuse
             job.message = Some(message.clone());
             Ok(vec![(by, EventKind::CancelRequested), (Actor::System, EventKind::Cancelled { message })])
         }
-        Status::Working if job.cancel_requested_at.is_some() => Ok(vec![]),
-        Status::Working => {
+        Status::Working | Status::InputRequired if job.cancel_requested_at.is_some() => Ok(vec![]),
+        Status::Working | Status::InputRequired => {
             job.cancel_requested_at = Some(now);
             job.message = Some("being cancelled".to_owned());
             Ok(vec![(by, EventKind::CancelRequested)])
@@ -365,7 +446,7 @@ fn pause(job: &mut Job, by: Actor) -> Result<Entry, Refused> {
             Ok((by, EventKind::Paused))
         }
         Status::Paused => Err(Refused::NotNow("it is paused already")),
-        Status::Working => Err(Refused::NotNow(
+        Status::Working | Status::InputRequired => Err(Refused::NotNow(
             "it is running, and the protocol has no way to pause a running call: let it run, or cancel it",
         )),
         status => Err(Refused::Ended(status)),
@@ -421,6 +502,7 @@ fn expire(job: &mut Job, now: Timestamp) -> Result<Vec<Entry>, Refused> {
             job.expired_at = Some(now);
             job.progress = None;
             job.answer = None;
+            job.upstream_task = None;
             Ok(vec![(Actor::System, EventKind::Expired)])
         }
         _ => Err(Refused::NotNow("its time to live is not over")),

@@ -12,7 +12,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::event::{Actor, Event, EventKind};
 use crate::handle::Handle;
 use crate::history::Durations;
-use crate::job::{Call, Job, Lease, Peer, Policy, Status};
+use crate::job::{Call, Input, Job, Lease, Peer, Policy, Status};
 use crate::machine::{Entry, Op, Refused};
 
 /// The most jobs that one [`Store::list`] returns.
@@ -38,6 +38,8 @@ pub struct NewJob {
     pub started_at: Option<Timestamp>,
     /// Why earlier attempts were lost, while it was no job yet. They count as its own.
     pub lost: Vec<String>,
+    /// The upstream's own task that its attempt is attached to already ([`Op::Attach`]).
+    pub upstream_task: Option<String>,
     /// Whether it may join another job instead ([`Store::joinable`]). A call that is running already is too late for that.
     pub joins: bool,
 }
@@ -46,13 +48,17 @@ impl NewJob {
     /// The job as it is first written, with its first events. For stores.
     #[must_use]
     pub fn written(&self, now: Moment) -> (Job, Vec<Entry>) {
-        let NewJob { handle, call, policy, peer, lease, started_at, lost, joins: _ } = self.clone();
+        let NewJob { handle, call, policy, peer, lease, started_at, lost, upstream_task, joins: _ } =
+            self.clone();
         let attempt = if started_at.is_some() { lost.len() as u64 + 1 } else { 0 };
         let mut lost = lost.into_iter();
         let mut entries = vec![(Actor::Agent, EventKind::Created)];
         for attempt in 1..=attempt {
             entries.push((Actor::System, EventKind::Started { attempt, peer: peer.clone() }));
             entries.extend(lost.next().map(|reason| (Actor::System, EventKind::Retried { reason })));
+        }
+        if upstream_task.is_some() {
+            entries.push((Actor::System, EventKind::Attached));
         }
         let job = Job {
             handle,
@@ -78,6 +84,9 @@ impl NewJob {
             expires_at: None,
             expired_at: None,
             events: entries.len() as u32,
+            questions: 0,
+            open: vec![],
+            upstream_task,
         };
         (job, entries)
     }
@@ -173,6 +182,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The answer of a completed job if it is kept in its row; `None` before it completes, when it is an artifact, and once expired.
     async fn answer(&self, handle: Handle) -> Result<Option<Json>, StoreError>;
+
+    /// What a job asked and was told, in the order in which it asked, until its result expires. Which operation writes what is
+    /// said by [`crate::machine::written_inputs`].
+    async fn inputs(&self, handle: Handle) -> Result<Vec<Input>, StoreError>;
 
     /// The jobs that fit the query.
     async fn list(&self, query: &Query) -> Result<Vec<Job>, StoreError>;

@@ -145,6 +145,7 @@ mod tests {
             lease: SECOND,
             started_at: Some(START),
             lost: vec![],
+            upstream_task: None,
             joins: false,
         };
         new.written(Moment { wall: START, steady: START }).0

@@ -230,7 +230,10 @@ pub fn asks(job: &Job, open: &[Input], answer: &str) -> Said {
         "\nAnswer with {answer} {{\"handle\":\"{handle}\",\"answers\":{{\"{example}\":{{\"action\":\"accept\",\"content\":{{…}}}}}}}} \
          (or \"action\":\"decline\"). Ask the user unless you surely know."
     );
-    Said::new(text, json!({"handle": handle, "status": "input_required", "tool": tool, "questions": questions}))
+    Said::new(
+        text,
+        json!({"handle": handle, "status": "input_required", "tool": tool, "questions": questions}),
+    )
 }
 
 /// A question of a tool, in a few words.
@@ -240,15 +243,25 @@ fn asked(question: &Value) -> String {
         Some("elicitation/create") => {
             let message = quoted(params["message"].as_str().unwrap_or_default());
             match (&params["url"], &params["requestedSchema"]) {
-                (Value::String(url), _) => format!("the tool asks the user to open {} {message}", quoted(url)),
+                (Value::String(url), _) => {
+                    format!("the tool asks the user to open {} {message}", quoted(url))
+                }
                 (_, Value::Null) => format!("the tool asks {message}"),
-                (_, schema) => format!("the tool asks {message}; the content by this schema: {}", cut(&schema.to_string())),
+                (_, schema) => format!(
+                    "the tool asks {message}; the content by this schema: {}",
+                    cut(&schema.to_string())
+                ),
             }
         }
         Some("sampling/createMessage") => {
-            format!("the tool wants a model's answer to {}; answer with its text", cut(&params["messages"].to_string()))
+            format!(
+                "the tool wants a model's answer to {}; answer with its text",
+                cut(&params["messages"].to_string())
+            )
         }
-        Some("roots/list") => "the tool wants the folders it may use; answer with a list of file:// URIs".to_owned(),
+        Some("roots/list") => {
+            "the tool wants the folders it may use; answer with a list of file:// URIs".to_owned()
+        }
         _ => cut(&question.to_string()),
     }
 }

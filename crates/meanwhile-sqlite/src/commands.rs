@@ -53,6 +53,9 @@ fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
     };
     rows::update(tx.sql, id, &before, &job)?;
     rows::append(tx.sql, id, before.events, tx.now.wall, &entries)?;
+    for written in machine::written_inputs(op, &entries) {
+        rows::write_input(tx.sql, id, &job, written)?;
+    }
     if let Op::Finish { outcome: Outcome::Completed(answer), .. } = op {
         tx.sql
             .prepare_cached("UPDATE payload SET answer = ? WHERE job_id = ?")?
@@ -63,6 +66,7 @@ fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
     }
     if job.expired_at.is_some() {
         tx.sql.prepare_cached("DELETE FROM payload WHERE job_id = ?")?.execute([id])?;
+        tx.sql.prepare_cached("DELETE FROM input WHERE job_id = ?")?.execute([id])?;
     }
     tx.changed.push(job.handle);
     Ok(Ok(job))
@@ -155,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_forgotten_job_is_found_by_its_key() {
-        for table in ["event", "payload"] {
+        for table in ["event", "payload", "input"] {
             let plan = plan_of(&format!("DELETE FROM {table} WHERE job_id = ?"), vec![1.into()]);
             assert!(plan.starts_with(&format!("SEARCH {table} USING")), "{plan}");
         }

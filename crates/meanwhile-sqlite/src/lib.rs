@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use meanwhile_core::changes::Changes;
 use meanwhile_core::event::Event;
-use meanwhile_core::job::Peer;
+use meanwhile_core::job::{Input, Peer};
 use meanwhile_core::store::{Created, NewJob, Query};
 use meanwhile_core::{Clock, Durations, Handle, Job, Json, Op, Store, StoreError, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -212,6 +212,10 @@ impl Store for SqliteStore {
 
     async fn answer(&self, handle: Handle) -> Result<Option<Json>, StoreError> {
         self.read(&self.single, move |sql| queries::answer(sql, handle)).await
+    }
+
+    async fn inputs(&self, handle: Handle) -> Result<Vec<Input>, StoreError> {
+        self.read(&self.single, move |sql| queries::inputs(sql, handle)).await
     }
 
     async fn list(&self, query: &Query) -> Result<Vec<Job>, StoreError> {

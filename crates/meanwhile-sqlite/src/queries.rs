@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use meanwhile_core::event::Event;
+use meanwhile_core::job::Input;
 use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Durations, Handle, Job, Json, Status, Timestamp};
 use rusqlite::types::Value;
@@ -80,6 +81,15 @@ fn payload(sql: &Connection, text: &str, handle: Handle) -> Result<Option<Json>>
     let mut payload = sql.prepare_cached(text)?;
     Ok(payload.query_row([handle.to_string()], |row| rows::json(row, 0)).optional()?.flatten())
 }
+
+/// What a job asked and was told.
+pub(crate) fn inputs(sql: &Connection, handle: Handle) -> Result<Vec<Input>> {
+    let mut inputs = sql.prepare_cached(INPUTS)?;
+    inputs.query_map([handle.to_string()], rows::input)?.collect()
+}
+
+const INPUTS: &str = "SELECT key, question, answer, attempt FROM input \
+                      WHERE job_id = (SELECT id FROM job WHERE handle = ?) ORDER BY id";
 
 /// How many jobs are before this one in its peer's queue.
 pub(crate) fn ahead(sql: &Connection, handle: Handle) -> Result<u64> {
@@ -255,6 +265,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_inputs_of_a_job_are_found_by_their_job() {
+        let plan = plan_of(INPUTS, vec!["job_".to_owned().into()]);
+        assert!(plan.starts_with("SEARCH input USING INDEX") && plan.contains("(job_id=?)"), "{plan}");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use meanwhile_core::event::{Actor, Event, EventKind};
-use meanwhile_core::job::{AnswerInfo, Call, Failure, FailureKind, Lease, Policy};
-use meanwhile_core::machine::Entry;
+use meanwhile_core::job::{AnswerInfo, Call, Failure, FailureKind, Input, Lease, Policy};
+use meanwhile_core::machine::{Entry, WrittenInput};
 use meanwhile_core::{Job, Json, Status, Timestamp};
 use rusqlite::types::{FromSql, Type, Value};
 use rusqlite::{CachedStatement, Connection, Error, Result, Row, params, params_from_iter};
@@ -35,7 +35,7 @@ const FIXED: [Column; 9] = [
 ];
 
 /// What no index looks at.
-const QUIET: [Column; 9] = [
+const QUIET: [Column; 12] = [
     ("message", |job| job.message.clone().into()),
     ("progress", |job| {
         job.progress.as_ref().and_then(|progress| serde_json::to_string(progress).ok()).into()
@@ -47,6 +47,9 @@ const QUIET: [Column; 9] = [
     ("started_at", |job| time(job.started_at)),
     ("updated_at", |job| job.updated_at.0.into()),
     ("events", |job| i64::from(job.events).into()),
+    ("questions", |job| i64::from(job.questions).into()),
+    ("open", |job| open_text(&job.open).into()),
+    ("upstream_task", |job| job.upstream_task.clone().into()),
 ];
 
 /// What an index looks at, and what is set together with it.
@@ -68,7 +71,7 @@ const INDEXED: [Column; 11] = [
 pub(crate) const COLUMNS: &str = "id, handle, scope, server, tool, rerun, timeout_us, ttl_us, status, message, progress, \
      attempt, lease_peer, lease_until, cancel_requested_at, answer_bytes, artifact, failure_kind, failure_message, \
      failure_error, created_at, started_at, updated_at, finished_at, collected_at, expires_at, expired_at, events, \
-     conversation, announced_at";
+     conversation, announced_at, questions, open, upstream_task";
 
 /// The job of a row of [`COLUMNS`].
 pub(crate) fn stored(row: &Row<'_>) -> Result<Stored> {
@@ -101,6 +104,9 @@ pub(crate) fn stored(row: &Row<'_>) -> Result<Stored> {
         expires_at: timestamp(row, 25)?,
         expired_at: timestamp(row, 26)?,
         events: u32::try_from(row.get::<_, i64>(27)?).unwrap_or(u32::MAX),
+        questions: u32::try_from(row.get::<_, i64>(30)?).unwrap_or(u32::MAX),
+        open: open(row)?,
+        upstream_task: row.get(32)?,
     };
     Ok(Stored { id: row.get(0)?, job })
 }
@@ -108,6 +114,15 @@ pub(crate) fn stored(row: &Row<'_>) -> Result<Stored> {
 fn answer(row: &Row<'_>) -> Result<Option<AnswerInfo>> {
     let Some(bytes) = row.get::<_, Option<i64>>(15)? else { return Ok(None) };
     Ok(Some(AnswerInfo { bytes: unsigned(bytes), artifact: row.get(16)? }))
+}
+
+fn open(row: &Row<'_>) -> Result<Vec<String>> {
+    let Some(text) = row.get::<_, Option<String>>(31)? else { return Ok(vec![]) };
+    serde_json::from_str(&text).map_err(|error| unreadable(31, error))
+}
+
+fn open_text(open: &[String]) -> Option<String> {
+    if open.is_empty() { None } else { serde_json::to_string(open).ok() }
 }
 
 fn failure(row: &Row<'_>) -> Result<Option<Failure>> {
@@ -166,6 +181,25 @@ pub(crate) fn append(sql: &Connection, id: i64, held: u32, at: Timestamp, entrie
         statement.execute(params![id, seq, at.0, actor_name(*actor), kind, detail])?;
     }
     Ok(())
+}
+
+/// Writes into the inputs of a job.
+pub(crate) fn write_input(sql: &Connection, id: i64, job: &Job, written: WrittenInput<'_>) -> Result<()> {
+    match written {
+        WrittenInput::Question { key, question } => sql
+            .prepare_cached("INSERT INTO input (job_id, key, attempt, question) VALUES (?, ?, ?, ?)")?
+            .execute(params![id, key, integer(job.attempt), question.get()]),
+        WrittenInput::Answer { key, answer } => sql
+            .prepare_cached("UPDATE input SET answer = ? WHERE job_id = ? AND key = ?")?
+            .execute(params![answer.get(), id, key]),
+    }
+    .map(drop)
+}
+
+/// The input of a row of `key, question, answer, attempt`.
+pub(crate) fn input(row: &Row<'_>) -> Result<Input> {
+    let question = json(row, 1)?.ok_or(Error::InvalidColumnType(1, "question".to_owned(), Type::Null))?;
+    Ok(Input { key: row.get(0)?, question, answer: json(row, 2)?, attempt: unsigned(row.get(3)?) })
 }
 
 fn kind_and_detail(kind: &EventKind) -> Result<(String, Option<String>)> {

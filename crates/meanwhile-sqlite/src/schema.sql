@@ -15,7 +15,7 @@ CREATE TABLE job (
     rerun               INTEGER NOT NULL,     -- 1: running it a second time does no harm
     timeout_us          INTEGER,              -- how long an attempt may take, in microseconds; NULL: as long as it takes
     ttl_us              INTEGER NOT NULL,     -- how long the result is kept after the end, in microseconds
-    status              TEXT NOT NULL,        -- queued, paused, working, completed, failed or cancelled
+    status              TEXT NOT NULL,        -- queued, paused, working, input_required, completed, failed or cancelled
     message             TEXT,                 -- what is to be said about the status, in one line
     progress            TEXT,                 -- the latest progress of the attempt: {"progress": 1.0, "total": 4.0, "message": "…"}
     attempt             INTEGER NOT NULL,     -- how many attempts have begun; only the current one may write
@@ -35,6 +35,9 @@ CREATE TABLE job (
     expires_at          INTEGER,              -- when the result goes, counted from the end
     expired_at          INTEGER,              -- when it went; what is left is a tombstone, for seven days
     events              INTEGER NOT NULL,     -- how many events its log holds
+    questions           INTEGER NOT NULL,     -- how many questions it has asked
+    open                TEXT,                 -- the keys of those that wait for an answer: ["q1", …]; NULL: none does
+    upstream_task       TEXT,                 -- how its work is found again that goes on at the upstream; not for showing around
     failure_error       TEXT                  -- the upstream's own error object, word for word; last, since it may be long
 ) STRICT;
 
@@ -43,6 +46,16 @@ CREATE TABLE payload (
     job_id              INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE, -- whose
     request             TEXT NOT NULL,        -- what the executor was given, word for word; the row goes when the result expires
     answer              TEXT                  -- what the tool answered, word for word; NULL: not yet, or it is an artifact
+) STRICT;
+
+-- What tools asked while they ran, and what they were told.
+CREATE TABLE input (
+    id                  INTEGER PRIMARY KEY,  -- in the order of asking
+    job_id              INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE, -- whose; its rows go when the result expires
+    key                 TEXT NOT NULL,        -- the name of the question in its job: q1, q2, …
+    attempt             INTEGER NOT NULL,     -- the attempt that asked
+    question            TEXT NOT NULL,        -- what was asked, word for word
+    answer              TEXT                  -- what it was told, word for word; NULL: not yet (job.open), or it was withdrawn
 ) STRICT;
 
 CREATE TABLE event (
@@ -69,7 +82,7 @@ CREATE TABLE meta (
     value               TEXT NOT NULL         -- of boot: to which boot of the machine the leases belong; empty where it has no name
 ) STRICT, WITHOUT ROWID;
 
--- Each index but job_scope is partial: most hold only what is alive, and stay small however old the store is.
+-- Each index but job_scope and input_key is partial: most hold only what is alive, and stay small however old the store is.
 CREATE INDEX job_peer ON job (lease_peer, status, id) WHERE lease_peer IS NOT NULL;
 CREATE INDEX job_lease ON job (lease_until) WHERE lease_peer IS NOT NULL;
 CREATE INDEX job_unfinished ON job (scope, join_key, id) WHERE finished_at IS NULL;
@@ -83,3 +96,4 @@ CREATE INDEX job_expiry ON job (expires_at) WHERE expired_at IS NULL AND expires
 CREATE INDEX job_tombstone ON job (expired_at) WHERE expired_at IS NOT NULL;
 CREATE INDEX job_retry ON job (scope, retry_key, id) WHERE retry_key IS NOT NULL AND expired_at IS NULL;
 CREATE INDEX job_artifact ON job (artifact) WHERE artifact IS NOT NULL;
+CREATE UNIQUE INDEX input_key ON input (job_id, key);

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use meanwhile_core::event::Actor;
 use meanwhile_core::job::Progress;
-use meanwhile_core::store::{Created, Query, TOMBSTONE};
+use meanwhile_core::store::{Created, NewJob, Query, TOMBSTONE};
 use meanwhile_core::testing::ManualClock;
 use meanwhile_core::testing::suite::{json, new_job};
-use meanwhile_core::{Durations, Handle, Op, Outcome, Status, Store, StoreError, SystemClock};
+use meanwhile_core::{Clock, Durations, Handle, Op, Outcome, Status, Store, StoreError, SystemClock};
 use meanwhile_sqlite::SqliteStore;
 
 fn store(path: &Path) -> SqliteStore {
@@ -176,7 +176,7 @@ async fn the_schema_explains_itself_to_whoever_opens_the_file() {
     let mut tables = sql.prepare("SELECT sql FROM sqlite_schema WHERE type = 'table'").unwrap();
     let tables: Vec<String> =
         tables.query_map([], |row| row.get(0)).unwrap().map(|schema| schema.unwrap()).collect();
-    assert_eq!(tables.len(), 5);
+    assert_eq!(tables.len(), 6);
     for schema in tables {
         let mut columns =
             schema.lines().filter(|line| line.starts_with("    ") && !line.contains("PRIMARY KEY ("));
@@ -191,6 +191,12 @@ async fn a_forgotten_job_leaves_nothing_in_any_table() {
     let clock = ManualClock::default();
     let store = SqliteStore::new(path.clone(), Arc::new(clock.clone()));
     let handle = create(&store).await;
+    let started = NewJob { started_at: Some(clock.now()), ..new_job("me", None) };
+    let asking = started.handle;
+    store.create(started).await.unwrap();
+    store.apply(asking, Op::Ask { attempt: 1, questions: vec![json("1")] }).await.unwrap();
+    let outcome = Outcome::Completed(json("1"));
+    store.apply(asking, Op::Finish { attempt: 1, outcome }).await.unwrap();
     store.apply(handle, Op::Cancel { by: Actor::User }).await.unwrap();
     clock.advance(TOMBSTONE);
     store.expire(10).await.unwrap();
@@ -201,7 +207,7 @@ async fn a_forgotten_job_leaves_nothing_in_any_table() {
         .await
         .expect("whoever follows it is told");
     let sql = rusqlite::Connection::open(&path).unwrap();
-    for table in ["job", "payload", "event"] {
+    for table in ["job", "payload", "input", "event"] {
         let rows: i64 =
             sql.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
         assert_eq!(rows, 0, "{table}");

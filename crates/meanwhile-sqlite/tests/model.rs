@@ -28,6 +28,7 @@ enum Step {
         peer: bool,
         rerun: bool,
         started: bool,
+        attached: bool,
         joins: bool,
     },
     Apply(Index, Do),
@@ -64,15 +65,19 @@ enum Do {
     Announce,
     Collect,
     Note(String),
+    Ask(usize),
+    Answer(Vec<u8>, String),
+    Withdraw(Vec<u8>),
+    Attach(String),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let create = any::<(bool, Option<bool>, Option<bool>, bool, bool, bool, bool)>();
+    let create = any::<(bool, Option<bool>, Option<bool>, bool, bool, bool, bool, bool)>();
     let who = any::<(Option<bool>, Option<bool>)>();
-    let list = (who, subsequence(Status::ALL.to_vec(), 0..=6), 0usize..8, 0u8..4);
+    let list = (who, subsequence(Status::ALL.to_vec(), 0..=7), 0usize..8, 0u8..4);
     prop_oneof![
-        3 => create.prop_map(|(scope, key, retry, peer, rerun, started, joins)| {
-            Step::Create { scope, key, retry, peer, rerun, started, joins }
+        3 => create.prop_map(|(scope, key, retry, peer, rerun, started, attached, joins)| {
+            Step::Create { scope, key, retry, peer, rerun, started, attached, joins }
         }),
         12 => (any::<Index>(), todo()).prop_map(|(job, todo)| Step::Apply(job, todo)),
         1 => any::<bool>().prop_map(|peer| Step::Renew { peer }),
@@ -104,6 +109,10 @@ fn todo() -> impl Strategy<Value = Do> {
         2 => Just(Do::Announce),
         2 => Just(Do::Collect),
         1 => any::<String>().prop_map(Do::Note),
+        4 => prop_oneof![9 => 1usize..4, 1 => 90usize..102].prop_map(Do::Ask),
+        3 => (vec(0u8..12, 0..8), any::<String>()).prop_map(|(keys, text)| Do::Answer(keys, text)),
+        1 => vec(0u8..12, 0..8).prop_map(Do::Withdraw),
+        1 => "\\PC{0,20}".prop_map(Do::Attach),
     ]
 }
 
@@ -145,6 +154,18 @@ fn op(todo: Do, attempt: u64) -> Op {
         Do::Announce => Op::Announce,
         Do::Collect => Op::Collect { by },
         Do::Note(message) => Op::Note { by, message },
+        Do::Ask(count) => {
+            Op::Ask { attempt, questions: (0..count).map(|n| json(&format!("{{ \"n\": {n}.0 }}"))).collect() }
+        }
+        Do::Answer(keys, text) => {
+            let text = serde_json::Value::from(text).to_string();
+            Op::Answer { by, answers: keys.into_iter().map(|key| (format!("q{key}"), json(&text))).collect() }
+        }
+        Do::Withdraw(keys) => {
+            let keys = keys.into_iter().map(|key| format!("q{key}")).collect();
+            Op::Withdraw { attempt, by: Actor::Tool, keys }
+        }
+        Do::Attach(task) => Op::Attach { attempt, task },
     }
 }
 
@@ -169,13 +190,14 @@ impl Pair {
 
     async fn step(&mut self, step: Step) {
         match step {
-            Step::Create { scope, key, retry, peer, rerun, started, joins } => {
+            Step::Create { scope, key, retry, peer, rerun, started, attached, joins } => {
                 let mut new = new_job(name(scope), key.map(name));
                 new.call.retry_key = retry.map(|retry| name(retry).to_owned());
                 new.call.conversation = retry.map(|_| format!("with {}", name(peer)));
                 new.peer = name(peer).to_owned();
                 new.policy.rerun = rerun;
                 new.started_at = started.then(|| self.clock.now());
+                new.upstream_task = attached.then(|| "task".to_owned());
                 new.joins = joins;
                 self.create(new).await;
             }
@@ -276,10 +298,11 @@ impl Pair {
 
 async fn everything(store: &dyn Store, handle: Handle) -> String {
     format!(
-        "{:?}\n{:?}\n{:?}\n{:?}\n{:#?}",
+        "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:#?}",
         store.job(handle).await.unwrap(),
         store.request(handle).await.unwrap(),
         store.answer(handle).await.unwrap(),
+        store.inputs(handle).await.unwrap(),
         store.ahead(handle).await.unwrap(),
         store.events(handle, 0, 100).await.unwrap(),
     )

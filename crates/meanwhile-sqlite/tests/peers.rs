@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use meanwhile_core::artifact::Artifacts;
+use meanwhile_core::engine::{Answered, Settings, Until, answer, wait};
 use meanwhile_core::event::Actor;
 use meanwhile_core::job::Progress;
-use meanwhile_core::store::{Created, Query};
+use meanwhile_core::store::{Created, NewJob, Query};
 use meanwhile_core::testing::suite::{json, new_job};
-use meanwhile_core::{Handle, Op, Outcome, Status, Store, SystemClock};
+use meanwhile_core::{
+    Attempt, Called, Engine, Executor, Handle, Json, Op, Outcome, RunContext, Status, Store, SystemClock,
+};
 use meanwhile_sqlite::SqliteStore;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -148,4 +152,37 @@ fn two_processes_never_see_a_locked_file() {
         store.list(&Query { limit: 1000, ..Query::default() }).await.unwrap().len()
     });
     assert_eq!(counts.into_iter().max(), Some(50));
+}
+
+/// A tool that asks, and answers with what it is told.
+struct Asker;
+
+#[async_trait::async_trait]
+impl Executor for Asker {
+    async fn run(self: Arc<Self>, request: Json, context: RunContext) -> Attempt {
+        match context.ask(vec![request]).await {
+            Some(told) => Attempt::Answered(told[0].clone()),
+            None => Attempt::Stopped("nobody answered".to_owned()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_given_in_another_process_reaches_the_tool_that_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let (here, there) = (Arc::new(store(&path)), store(&path));
+    let artifacts = Artifacts::new(folder.path().join("artifacts"));
+    let settings = Settings { peer: "one".to_owned(), max_running: 9, lease: PATIENCE, answer_timeout: None };
+    let engine = Engine::new(here.clone(), artifacts, Arc::new(Asker), settings);
+    let NewJob { call, policy, .. } = new_job("me", None);
+    let Called::Started(job) = engine.start(call, policy).await.unwrap() else { panic!("not started") };
+    let waited = wait(&there, Some("me"), &[job.handle], Until::All, PATIENCE).await.unwrap();
+    assert_eq!(waited[0].as_ref().unwrap().status, Status::InputRequired);
+    let asked = there.inputs(job.handle).await.unwrap();
+    let answers = vec![(asked[0].key.clone(), json(r#""told""#))];
+    let said = answer(&there, Some("me"), job.handle, answers, Actor::User).await.unwrap();
+    assert!(matches!(said, Answered::Done(_)), "{said:?}");
+    assert_eq!(until_ended(&there, job.handle).await, Status::Completed);
+    assert_eq!(there.answer(job.handle).await.unwrap().unwrap().get(), r#""told""#);
 }

@@ -103,7 +103,7 @@ enum Wanted {
 impl Wanted {
     fn statuses(self) -> Vec<Status> {
         match self {
-            Wanted::Working => vec![Status::Queued, Status::Paused, Status::Working],
+            Wanted::Working => Status::UNFINISHED.to_vec(),
             Wanted::Queued => vec![Status::Queued],
             Wanted::Paused => vec![Status::Paused],
             Wanted::Completed => vec![Status::Completed],

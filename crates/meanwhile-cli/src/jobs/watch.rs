@@ -87,7 +87,7 @@ impl<'a> Screen<'a> {
         let mut jobs = Vec::new();
         if handles.is_empty() {
             let newest = Query { limit: LIST_MAX, ..Query::default() };
-            let statuses = vec![Status::Queued, Status::Paused, Status::Working];
+            let statuses = Status::UNFINISHED.to_vec();
             let unfinished = Query { statuses, ..newest.clone() };
             let was_open = |job: &Job| self.open.contains(&job.handle) || Some(job.created_at) >= self.since;
             jobs = self.desk.store.list(&newest).await?;

@@ -83,6 +83,7 @@ pub async fn control(
     if action != Action::Cancel || job.status.is_terminal() {
         return Ok(Controlled::Done(job));
     }
+    // A job that is being cancelled asks for nothing any more, so only its end ends this.
     let patience = STOP_GRACE + Duration::from_secs(1);
     let waited = wait(store, None, &[handle], Until::All, patience).await?;
     Ok(Controlled::Done(waited.into_iter().flatten().next().unwrap_or(job)))

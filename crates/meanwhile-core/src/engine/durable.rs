@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::input::Stir;
 use super::run::{Run, Step};
-use super::{ATTEMPTS_MAX, Engine, interrupted};
+use super::{Engine, attempts_max, interrupted};
 use crate::Json;
 use crate::artifact::{Artifacts, ROW_MAX};
 use crate::executor::Attempt;
@@ -50,14 +51,14 @@ impl Engine {
 
     async fn see_through(self: &Arc<Self>, mut job: Job, mut run: Run) {
         loop {
-            let ended = match self.see_attempt(&job, run).await {
+            let ended = match self.see_attempt(&mut job, run).await {
                 Some(attempt) => self.settle(&job, attempt).await,
                 None => self.leave(&job).await,
             };
             if ended.is_none_or(|ended| ended.status != Status::Queued) || self.interrupt.is_cancelled() {
                 break;
             }
-            // Running it again is safe, and the machine has put it back: this process goes on with it.
+            // It may be gone on with, and the machine has put it back: this process goes on with it.
             match self.claim(job.handle).await {
                 Ok(Some(claimed)) => (job, run) = claimed,
                 Ok(None) => break,
@@ -84,53 +85,59 @@ impl Engine {
             }
             Err(error) => return Err(error),
         };
-        let run = Run::start(&self.executor, Some(handle), request, job.policy.timeout);
+        let run = Run::of_job(&self.executor, &job, request);
         Ok(Some((job, run)))
     }
 
     /// How the attempt ended; `None` if this process is to end before it.
-    async fn see_attempt(&self, job: &Job, mut run: Run) -> Option<Attempt> {
+    async fn see_attempt(&self, job: &mut Job, mut run: Run) -> Option<Attempt> {
         let mut changes = self.store.changes().of(job.handle);
         let began = Instant::now();
         let mut pending: Option<Progress> = None;
         let mut write_at = began;
-        if self.is_unwanted(job).await {
-            run.cancel();
-        }
+        self.look_at(job, &mut run).await;
         loop {
             tokio::select! {
                 biased;
                 step = run.next() => match step {
                     Step::Progress(progress) => pending = Some(progress),
+                    Step::Ask(ask) => {
+                        self.ask(job, &mut run, ask).await;
+                    }
+                    Step::Attach(attach) => self.attach(job, attach).await,
+                    Step::Stir(Stir::Withdraw(keys, by)) => self.withdraw(job, &mut run, keys, by).await,
+                    Step::Stir(Stir::LookAgain) => self.look_at(job, &mut run).await,
                     Step::Ended(attempt) => {
                         self.write_progress(job, pending.take()).await;
                         return Some(attempt);
                     }
                 },
                 () = self.interrupt.cancelled() => {
-                    run.cancel();
+                    // What goes on at the upstream is left to whoever finds it again.
+                    if job.upstream_task.is_none() {
+                        run.cancel();
+                    }
                     return None;
                 }
                 () = tokio::time::sleep_until(write_at), if pending.is_some() => {
                     self.write_progress(job, pending.take()).await;
                     write_at = Instant::now() + PROGRESS_PAUSE.max(began.elapsed() / PROGRESS_SHARE);
                 }
-                () = changes.changed(), if !run.is_cancelled() => {
-                    if self.is_unwanted(job).await {
-                        run.cancel();
-                    }
-                }
+                () = changes.changed(), if !run.is_cancelled() => self.look_at(job, &mut run).await,
             }
         }
     }
 
-    /// Whether somebody has asked for the job to be cancelled, or it has been taken from this attempt.
-    async fn is_unwanted(&self, job: &Job) -> bool {
+    /// Sees what others have done to the job of an attempt: cancelled it, taken it away, answered what it asked.
+    async fn look_at(&self, job: &Job, run: &mut Run) {
         match self.store.job(job.handle).await {
-            Ok(Some(now)) => {
-                now.cancel_requested_at.is_some() || now.attempt != job.attempt || now.status.is_terminal()
+            Ok(Some(now)) if is_unwanted(&now, job.attempt) => run.cancel(),
+            Ok(Some(now)) => self.deliver(run, &now).await,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(handle = %job.handle, %error, "the job could not be read; it is tried again");
+                run.asks.look_again();
             }
-            _ => false,
         }
     }
 
@@ -145,7 +152,9 @@ impl Engine {
     /// Commits how an attempt ended, and returns the job as it then is; `None` if it could not be told to the store.
     async fn settle(&self, job: &Job, attempt: Attempt) -> Option<Job> {
         let op = match attempt {
-            Attempt::Lost(reason) if job.attempt < ATTEMPTS_MAX => Op::Lose { attempt: job.attempt, reason },
+            Attempt::Lost(reason) if job.attempt < attempts_max(job.upstream_task.is_some()) => {
+                Op::Lose { attempt: job.attempt, reason }
+            }
             Attempt::Lost(reason) => {
                 let reason = format!("{reason}; this was attempt {}, the last", job.attempt);
                 self.finish(job, Outcome::Failed(interrupted(&reason)))
@@ -162,7 +171,7 @@ impl Engine {
 
     /// This process ends before the attempt has: whoever can run the job again goes on with it, where that is safe.
     async fn leave(&self, job: &Job) -> Option<Job> {
-        let op = if job.attempt < ATTEMPTS_MAX {
+        let op = if job.attempt < attempts_max(job.upstream_task.is_some()) {
             Op::Release { attempt: job.attempt, reason: STOPPED.to_owned() }
         } else {
             self.finish(job, Outcome::Failed(interrupted(STOPPED)))
@@ -223,6 +232,11 @@ impl Engine {
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
+}
+
+/// Whether somebody has asked for the job to be cancelled, or it has been taken from this attempt.
+fn is_unwanted(now: &Job, attempt: u64) -> bool {
+    now.cancel_requested_at.is_some() || now.attempt != attempt || now.status.is_terminal()
 }
 
 /// The whole answer of a completed job, wherever it is kept; `None` if it has expired, or the job has no answer.

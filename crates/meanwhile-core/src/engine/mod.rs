@@ -9,6 +9,7 @@
 
 mod control;
 mod durable;
+mod input;
 mod joins;
 mod queue;
 mod run;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::control::{Action, Controlled, control};
 pub use self::durable::read_answer;
+pub use self::input::{ANSWER_TIMEOUT, Answered, answer};
 pub use self::upkeep::sweep;
 pub use self::wait::{Until, wait};
 
@@ -34,15 +36,22 @@ use crate::Json;
 use crate::artifact::Artifacts;
 use crate::clock::Timestamp;
 use crate::event::Actor;
-use crate::executor::{Attempt, Executor};
+use crate::executor::{Ask, Attach, Attempt, Executor};
 use crate::handle::Handle;
-use crate::job::{Call, Failure, FailureKind, Job, Peer, Policy, Progress};
+use crate::job::{Call, Failure, FailureKind, Job, Peer, Policy, Progress, UPSTREAM_TASK_MAX};
 use crate::machine::Op;
 use crate::signal::Signal;
 use crate::store::{Created, NewJob, Store, StoreError};
 
 /// How often a call whose worker dies is tried, where running it again is safe.
 pub const ATTEMPTS_MAX: u64 = 3;
+
+/// How often one whose work goes on at the upstream is gone on with: finding it again repeats nothing.
+pub const ATTACHED_ATTEMPTS_MAX: u64 = 100;
+
+fn attempts_max(is_attached: bool) -> u64 {
+    if is_attached { ATTACHED_ATTEMPTS_MAX } else { ATTEMPTS_MAX }
+}
 
 /// What an engine is told at its start.
 #[derive(Debug, Clone)]
@@ -53,6 +62,9 @@ pub struct Settings {
     pub max_running: usize,
     /// How long this peer's claims hold unless renewed. They are renewed three times as often.
     pub lease: Duration,
+    /// How long a tool that asks waits for the answers before it goes without them; `None` is as long as it takes. The usual
+    /// is [`ANSWER_TIMEOUT`]. The tool's own time limit goes on meanwhile.
+    pub answer_timeout: Option<Duration>,
 }
 
 /// What became of a call.
@@ -132,6 +144,8 @@ impl Engine {
     /// `call` says what the job would be. It is asked only when that must be known, for most calls never become one.
     /// `on_progress` sees what the tool reports while the caller waits.
     ///
+    /// A call that asks ([`crate::RunContext::ask`]) becomes a job at once if it has a budget.
+    ///
     /// If the job cannot be written down there is no handle: the caller then waits as if there were no budget.
     pub async fn call<'a>(
         self: &Arc<Self>,
@@ -147,51 +161,82 @@ impl Engine {
             return Called::Joined(job);
         }
         let mut began = self.store.now();
-        let mut run = Run::start(&self.executor, None, request.clone(), policy.timeout);
+        let mut run = Run::start(&self.executor, None, request.clone(), policy.timeout, None);
         let mut lost = Vec::new();
+        let mut upstream_task = None;
         let mut latest = None;
         let mut hand_off = pin!(waited.is_over());
         let mut can_become_a_job = true;
         loop {
-            tokio::select! {
+            let ask = tokio::select! {
                 biased;
                 step = run.next() => match step {
                     Step::Progress(progress) => {
                         latest = Some(progress.clone());
                         on_progress(progress);
+                        continue;
                     }
-                    Step::Ended(Attempt::Lost(reason)) if policy.rerun && (lost.len() as u64) + 1 < ATTEMPTS_MAX => {
-                        tracing::warn!(tool = call().tool, reason, "the worker died; running the call again is safe");
+                    Step::Ask(ask) if waited.budget.is_some() && can_become_a_job && !run.is_cancelled() => Some(ask),
+                    // Nobody can be asked for what is no job; dropped, the question is declined.
+                    Step::Ask(_) | Step::Stir(_) => continue,
+                    Step::Attach(attach) => {
+                        remember(&mut upstream_task, attach);
+                        continue;
+                    }
+                    Step::Ended(Attempt::Lost(reason)) if may_follow(policy, upstream_task.is_some(), lost.len()) => {
+                        tracing::warn!(tool = call().tool, reason, "the worker died; the call may be gone on with");
                         lost.push(reason);
                         began = self.store.now();
                         latest = None;
-                        run = Run::start(&self.executor, Some(run.handle()), request.clone(), policy.timeout);
+                        let (handle, attached) = (Some(run.handle()), upstream_task.clone());
+                        run = Run::start(&self.executor, handle, request.clone(), policy.timeout, attached);
+                        continue;
                     }
                     Step::Ended(Attempt::Lost(reason)) => return Called::Ended(Attempt::Failed(interrupted(&reason))),
                     Step::Ended(attempt) => return Called::Ended(attempt),
                 },
-                () = waited.cancel.raised(), if !run.is_cancelled() => run.cancel(),
-                () = &mut hand_off, if can_become_a_job && !run.is_cancelled() => {
-                    can_become_a_job = false;
-                    let call = call();
-                    let new = NewJob { lost: lost.clone(), ..self.new_job(run.handle(), call.clone(), policy, Some(began)) };
-                    match self.store.create(new).await {
-                        Ok(Created::New(job) | Created::Joined(job)) => {
-                            self.write_progress(&job, latest).await;
-                            if waited.cancel.is_raised() {
-                                run.cancel();
-                            }
-                            self.look_after(&job, call.join_key.as_deref(), run, None);
-                            return match self.twin(&job, call.join_key.as_deref()).await {
-                                Some(twin) => Called::Beside(job, twin),
-                                None => Called::Started(job),
-                            };
-                        }
-                        Err(error) => tracing::error!(%error, tool = call.tool,
-                            "the call is slow, but cannot become a job; it stays a waiting call"),
-                    }
+                () = waited.cancel.raised(), if !run.is_cancelled() => {
+                    run.cancel();
+                    continue;
                 }
+                () = &mut hand_off, if can_become_a_job && !run.is_cancelled() => None,
+            };
+            can_become_a_job = false;
+            let call = call();
+            let new = self.new_job(run.handle(), call.clone(), policy, Some(began));
+            let new = NewJob { lost: lost.clone(), upstream_task: upstream_task.clone(), ..new };
+            match self.store.create(new).await {
+                Ok(Created::New(job) | Created::Joined(job)) => {
+                    run.becomes_job();
+                    self.write_progress(&job, latest).await;
+                    if waited.cancel.is_raised() {
+                        run.cancel();
+                    }
+                    return self.hand_over(job, call.join_key.as_deref(), run, ask).await;
+                }
+                Err(error) => tracing::error!(%error, tool = call.tool,
+                    "the call is slow, or asks, but cannot become a job; it stays a waiting call"),
             }
+        }
+    }
+
+    /// Leaves a call that has become a job to the engine, and says what to tell its caller: it may ask already.
+    async fn hand_over(
+        self: &Arc<Self>,
+        job: Job,
+        join_key: Option<&str>,
+        mut run: Run,
+        ask: Option<Ask>,
+    ) -> Called {
+        let asking = match ask {
+            Some(ask) => self.ask(&job, &mut run, ask).await,
+            None => None,
+        };
+        let job = asking.unwrap_or(job);
+        self.look_after(&job, join_key, run, None);
+        match self.twin(&job, join_key).await {
+            Some(twin) => Called::Beside(job, twin),
+            None => Called::Started(job),
         }
     }
 
@@ -213,7 +258,10 @@ impl Engine {
             Created::Joined(job) => return Ok(Called::Joined(job)),
         };
         match slot {
-            Some(slot) => self.look_after(&job, new.call.join_key.as_deref(), self.begin(&new), Some(slot)),
+            Some(slot) => {
+                let run = Run::of_job(&self.executor, &job, new.call.request.clone());
+                self.look_after(&job, new.call.join_key.as_deref(), run, Some(slot));
+            }
             None => {
                 self.remember_join(&job, new.call.join_key.as_deref());
                 self.dispatch();
@@ -248,12 +296,9 @@ impl Engine {
             lease: self.settings.lease,
             started_at,
             lost: vec![],
+            upstream_task: None,
             joins: false,
         }
-    }
-
-    fn begin(&self, new: &NewJob) -> Run {
-        Run::start(&self.executor, Some(new.handle), new.call.request.clone(), new.policy.timeout)
     }
 
     fn joinable(&self) -> std::sync::MutexGuard<'_, Joins> {
@@ -313,6 +358,23 @@ impl Engine {
     pub fn now(&self) -> Timestamp {
         self.store.now()
     }
+}
+
+/// Keeps the upstream's task of a call that is waited for, to be written down with its job.
+fn remember(upstream_task: &mut Option<String>, attach: Attach) {
+    let Attach { task, kept } = attach;
+    if task.len() > UPSTREAM_TASK_MAX {
+        tracing::warn!(bytes = task.len(), "too long a text to remember the upstream's task by");
+        return;
+    }
+    *upstream_task = Some(task);
+    // Whoever attached may have gone.
+    let _ = kept.send(());
+}
+
+/// Whether another attempt may follow so many of a call that is waited for, and the one that was just lost.
+fn may_follow(policy: Policy, is_attached: bool, lost: usize) -> bool {
+    (policy.rerun || is_attached) && (lost as u64) + 1 < attempts_max(is_attached)
 }
 
 fn interrupted(reason: &str) -> Failure {

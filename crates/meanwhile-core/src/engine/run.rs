@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
+use super::input::{OpenAsks, Stir};
 use crate::Json;
-use crate::executor::{Attempt, Executor, RunContext};
+use crate::executor::{Ask, Attach, Attempt, Executor, RunContext, Wish, Word};
 use crate::handle::Handle;
-use crate::job::{Failure, FailureKind, Progress};
+use crate::job::{Failure, FailureKind, Job, Progress};
 
 /// How long an attempt that was told to stop may take to say so.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -19,6 +20,8 @@ pub(super) struct Run {
     /// How the attempt ended, while reports from before its end are still to be heard.
     ended: Option<Attempt>,
     context: RunContext,
+    /// What the attempt asked and still waits for.
+    pub(super) asks: OpenAsks,
     limit: Option<(Duration, Pin<Box<Sleep>>)>,
     timed_out: bool,
     grace: Option<Pin<Box<Sleep>>>,
@@ -26,6 +29,12 @@ pub(super) struct Run {
 
 pub(super) enum Step {
     Progress(Progress),
+    /// It asks.
+    Ask(Ask),
+    /// Its work goes on at the upstream.
+    Attach(Attach),
+    /// Something is to be done about what it asked.
+    Stir(Stir),
     Ended(Attempt),
 }
 
@@ -35,11 +44,26 @@ impl Run {
         handle: Option<Handle>,
         request: Json,
         timeout: Option<Duration>,
+        attached: Option<String>,
     ) -> Run {
-        let context = RunContext::new(handle);
+        let context = RunContext::new(handle, attached);
         let attempt = executor.clone().run(request, context.clone());
         let limit = timeout.map(|after| (after, Box::pin(tokio::time::sleep(after))));
-        Run { attempt, ended: None, context, limit, timed_out: false, grace: None }
+        let asks = OpenAsks::default();
+        Run { attempt, ended: None, context, asks, limit, timed_out: false, grace: None }
+    }
+
+    /// As [`Run::start`], of a call that is committed as a job.
+    pub(super) fn of_job(executor: &Arc<dyn Executor>, job: &Job, request: Json) -> Run {
+        let attached = job.upstream_task.clone();
+        let run = Run::start(executor, Some(job.handle), request, job.policy.timeout, attached);
+        run.becomes_job();
+        run
+    }
+
+    /// The call is committed as a job.
+    pub(super) fn becomes_job(&self) {
+        self.context.becomes_job();
     }
 
     pub(super) fn handle(&self) -> Handle {
@@ -66,7 +90,12 @@ impl Run {
             }
             tokio::select! {
                 biased;
-                progress = self.context.report() => return Step::Progress(progress),
+                word = self.context.word() => return match word {
+                    Word::Progress(progress) => Step::Progress(progress),
+                    Word::Wish(Wish::Ask(ask)) => Step::Ask(ask),
+                    Word::Wish(Wish::Attach(attach)) => Step::Attach(attach),
+                },
+                stir = self.asks.stir() => return Step::Stir(stir),
                 attempt = &mut self.attempt => self.ended = Some(attempt),
                 () = expired(self.limit.as_mut().map(|(_, limit)| limit)), if self.grace.is_none() => {
                     self.timed_out = true;
@@ -107,6 +136,13 @@ impl Run {
             }
             _ => Attempt::Stopped(known),
         }
+    }
+}
+
+impl Drop for Run {
+    /// The executor may still hold its context, and nobody would ever hear it.
+    fn drop(&mut self) {
+        self.context.close();
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ATTEMPTS_MAX, Engine};
+use super::{Engine, attempts_max};
 use crate::artifact::Artifacts;
 use crate::job::{Job, Status};
 use crate::machine::Op;
@@ -67,7 +67,7 @@ impl Engine {
         if answers_for_jobs || !self.is_idle() {
             return Ok(Next::After(self.settings.lease / 3));
         }
-        let statuses = vec![Status::Queued, Status::Paused, Status::Working];
+        let statuses = Status::UNFINISHED.to_vec();
         let unfinished = self.store.list(&Query { statuses, limit: 1, ..Query::default() }).await?;
         // A job may begin here meanwhile, and its lease is then to be renewed in time.
         let soon = Next::After(self.settings.lease / 3);
@@ -138,12 +138,14 @@ async fn settle(store: &dyn Store, serves: impl Fn(&Job) -> bool) -> Result<Vec<
     Ok(left)
 }
 
-/// Whether an abandoned job could be gone on with: it has never started, or running it a second time is safe.
+/// Whether an abandoned job could be gone on with: it has never started, running it a second time is safe, or its work goes on at
+/// the upstream.
 fn may_run_again(job: &Job) -> bool {
     match job.status {
         Status::Queued => job.cancel_requested_at.is_none(),
-        Status::Working => {
-            job.policy.rerun && job.cancel_requested_at.is_none() && job.attempt < ATTEMPTS_MAX
+        Status::Working | Status::InputRequired => {
+            let has_attempts = job.attempt < attempts_max(job.upstream_task.is_some());
+            job.may_go_on() && job.cancel_requested_at.is_none() && has_attempts
         }
         _ => false,
     }

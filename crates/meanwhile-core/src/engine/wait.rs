@@ -1,4 +1,4 @@
-//! Waiting for jobs: bounded, and over the moment they have ended, whoever ended them.
+//! Waiting for jobs: bounded, and over the moment they have ended, or ask, whoever ended them.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::store::{Store, StoreError};
 /// What a wait for several jobs is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// One of them has ended.
+    /// One of them has ended, or asks ([`Job::wants_attention`]).
     Any,
-    /// All of them have ended.
+    /// All of them have, or do.
     All,
 }
 
-/// Waits until the jobs have ended, at most for `patience`, and returns them as they then are, in the order of `handles`.
+/// Waits until the jobs have ended or ask for input, at most for `patience`, and returns them as they then are, in the order of `handles`.
 /// A job that does not exist in `scope` is `None`, and is not waited for.
 ///
 /// # Errors
@@ -63,8 +63,8 @@ fn is_over(jobs: &[Option<Job>], until: Until) -> bool {
         return true;
     }
     match until {
-        Until::Any => known.any(|job| job.status.is_terminal()),
-        Until::All => known.all(|job| job.status.is_terminal()),
+        Until::Any => known.any(Job::wants_attention),
+        Until::All => known.all(Job::wants_attention),
     }
 }
 

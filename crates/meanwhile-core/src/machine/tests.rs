@@ -1,5 +1,7 @@
 //! Properties over random lives of a job, and the diagram: every transition that can be reached, and no other.
 
+mod input;
+
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt;
 
@@ -72,7 +74,7 @@ fn failure(kind: FailureKind) -> Failure {
 }
 
 /// Everything that can be done to a job, by name.
-const DRAFTS: [Draft; 18] = [
+const DRAFTS: [Draft; 24] = [
     Draft { name: "claim", make: |_| claim_by("one") },
     Draft { name: "claim", make: |_| claim_by("two") },
     Draft { name: "progress", make: |attempt| Op::Progress { attempt, progress: Progress::default() } },
@@ -89,6 +91,28 @@ const DRAFTS: [Draft; 18] = [
         make: |attempt| finish_with(attempt, Outcome::Failed(failure(FailureKind::Error))),
     },
     Draft { name: "finish", make: |attempt| finish_with(attempt, Outcome::Cancelled("stopped".to_owned())) },
+    Draft { name: "ask", make: |attempt| Op::Ask { attempt, questions: vec![json("1")] } },
+    Draft { name: "ask", make: |attempt| Op::Ask { attempt, questions: vec![json("1"), json("2")] } },
+    Draft {
+        name: "answer",
+        make: |_| Op::Answer { by: Actor::User, answers: vec![("q1".to_owned(), json("1"))] },
+    },
+    Draft {
+        name: "answer",
+        make: |_| {
+            let answers = (0..=100).map(|number| (format!("q{number}"), json("1"))).collect();
+            Op::Answer { by: Actor::Agent, answers }
+        },
+    },
+    Draft {
+        name: "withdraw",
+        make: |attempt| Op::Withdraw {
+            attempt,
+            by: Actor::Tool,
+            keys: vec!["q3".to_owned(), "q1".to_owned(), "q2".to_owned()],
+        },
+    },
+    Draft { name: "attach", make: |attempt| Op::Attach { attempt, task: "task 7".to_owned() } },
     Draft { name: "lose", make: |attempt| Op::Lose { attempt, reason: "it crashed".to_owned() } },
     Draft { name: "release", make: |attempt| Op::Release { attempt, reason: "it is stopped".to_owned() } },
     Draft { name: "abandon", make: |_| Op::Abandon },
@@ -147,11 +171,17 @@ fn play(
 
 fn written_attempt(op: &Op) -> Option<u64> {
     match op {
-        Op::Progress { attempt, .. } | Op::Finish { attempt, .. } | Op::Lose { attempt, .. } => {
-            Some(*attempt)
-        }
+        Op::Progress { attempt, .. }
+        | Op::Finish { attempt, .. }
+        | Op::Withdraw { attempt, .. }
+        | Op::Attach { attempt, .. }
+        | Op::Lose { attempt, .. } => Some(*attempt),
         _ => None,
     }
+}
+
+fn is_at_work(job: &Job) -> bool {
+    matches!(job.status, Status::Working | Status::InputRequired)
 }
 
 proptest! {
@@ -211,7 +241,7 @@ proptest! {
     fn only_the_current_attempt_writes_and_only_while_it_works(life in a_life()) {
         play(life, |_, before, op, said| {
             let Some(attempt) = written_attempt(op) else { return Ok(()) };
-            let may = attempt == before.attempt && before.status == Status::Working;
+            let may = attempt == before.attempt && is_at_work(before);
             prop_assert_eq!(said.is_ok(), may);
             let stale = matches!(said, Err(Refused::Stale { .. }));
             prop_assert_eq!(stale, attempt != before.attempt);
@@ -223,7 +253,8 @@ proptest! {
     fn what_is_not_safe_to_repeat_never_starts_twice(life in a_life()) {
         play(life, |life, _, _, _| {
             prop_assert_eq!(life.starts() as u64, life.job.attempt);
-            prop_assert!(life.job.policy.rerun || life.job.attempt <= 1);
+            let is_attached = life.log.iter().any(|(_, kind)| *kind == EventKind::Attached);
+            prop_assert!(life.job.policy.rerun || is_attached || life.job.attempt <= 1);
             Ok(())
         })?;
     }
@@ -254,7 +285,7 @@ proptest! {
             }
             let expected = match before.status {
                 Status::Queued | Status::Paused => Some(Status::Cancelled),
-                Status::Working => Some(Status::Working),
+                Status::Working | Status::InputRequired => Some(before.status),
                 _ => None,
             };
             prop_assert_eq!(said.is_ok().then_some(life.job.status), expected);
@@ -405,6 +436,22 @@ const DIAGRAM: &str = "
     paused    abandon  failed
     paused    join     paused
     paused    note     paused
+    working   ask      input_required
+    working   withdraw working
+    working   attach   working
+    input_required ask      input_required
+    input_required answer   input_required working
+    input_required withdraw input_required working
+    input_required attach   input_required
+    input_required claim    working
+    input_required progress input_required
+    input_required finish   completed failed cancelled
+    input_required lose     queued failed cancelled
+    input_required release  queued failed cancelled
+    input_required abandon  failed cancelled
+    input_required cancel   input_required
+    input_required join     input_required
+    input_required note     input_required
     working   claim    working
     working   progress working
     working   finish   completed failed cancelled
@@ -450,10 +497,11 @@ fn essence(life: &Life) -> String {
     let marks = marks.map(|at| at.is_some());
     let lease = job.lease.as_ref().map(|lease| (lease.peer.clone(), lease.is_over(life.now)));
     let due = job.expires_at.map(|at| at <= life.now.wall);
-    format!("{:?} {} {} {marks:?} {lease:?} {due:?}", job.status, job.policy.rerun, job.attempt)
+    let asked = (&job.open, job.questions, job.upstream_task.is_some());
+    format!("{:?} {} {} {marks:?} {lease:?} {due:?} {asked:?}", job.status, job.policy.rerun, job.attempt)
 }
 
-/// Every life up to three attempts, by breadth-first search over what the machine can tell apart.
+/// Every life up to three attempts and four questions, by breadth-first search over what the machine can tell apart.
 fn reached() -> BTreeSet<Transition> {
     let mut reached = BTreeSet::new();
     let mut known = HashSet::new();
@@ -467,7 +515,7 @@ fn reached() -> BTreeSet<Transition> {
             }
             let names = [life.job.status.name(), draft.name, next.job.status.name()].map(str::to_owned);
             reached.insert(names.into());
-            if next.job.attempt <= 3 && known.insert(essence(&next)) {
+            if next.job.attempt <= 3 && next.job.questions <= 4 && known.insert(essence(&next)) {
                 ahead.push_back(next);
             }
         }

@@ -11,8 +11,8 @@ use crate::clock::{Clock, Moment, Timestamp};
 use crate::event::Event;
 use crate::handle::Handle;
 use crate::history::{Durations, lesson};
-use crate::job::{Call, Job, Lease, Peer, Status};
-use crate::machine::{self, Entry, Op, Outcome};
+use crate::job::{Call, Input, Job, Lease, Peer, Status};
+use crate::machine::{self, Entry, Op, Outcome, WrittenInput};
 use crate::store::{Created, LIST_MAX, NewJob, Query, Store, StoreError, TOMBSTONE};
 
 struct Row {
@@ -22,6 +22,7 @@ struct Row {
     join_key: Option<String>,
     retry_key: Option<String>,
     answer: Option<Json>,
+    inputs: Vec<Input>,
     events: Vec<Event>,
 }
 
@@ -35,6 +36,9 @@ impl Row {
 
     fn apply(&mut self, op: &Op, now: Moment) -> Result<(), StoreError> {
         let entries = machine::apply(&mut self.job, op, now)?;
+        for written in machine::written_inputs(op, &entries) {
+            self.write_input(written);
+        }
         self.append(entries, now.wall);
         if let Op::Finish { outcome: Outcome::Completed(answer), .. } = op {
             self.answer = Some(answer.clone());
@@ -42,8 +46,23 @@ impl Row {
         if self.job.expired_at.is_some() {
             self.answer = None;
             self.request = None;
+            self.inputs.clear();
         }
         Ok(())
+    }
+
+    fn write_input(&mut self, written: WrittenInput<'_>) {
+        match written {
+            WrittenInput::Question { key, question } => {
+                let (key, question, attempt) = (key.to_owned(), question.clone(), self.job.attempt);
+                self.inputs.push(Input { key, question, answer: None, attempt });
+            }
+            WrittenInput::Answer { key, answer } => {
+                if let Some(input) = self.inputs.iter_mut().find(|input| input.key == key) {
+                    input.answer = Some(answer.clone());
+                }
+            }
+        }
     }
 }
 
@@ -184,6 +203,7 @@ impl Store for MemoryStore {
             join_key,
             retry_key,
             answer: None,
+            inputs: vec![],
             events: vec![],
         };
         row.append(entries, now.wall);
@@ -232,6 +252,10 @@ impl Store for MemoryStore {
 
     async fn answer(&self, handle: Handle) -> Result<Option<Json>, StoreError> {
         Ok(self.rows().get(&handle).and_then(|row| row.answer.clone()))
+    }
+
+    async fn inputs(&self, handle: Handle) -> Result<Vec<Input>, StoreError> {
+        Ok(self.rows().get(&handle).map(|row| row.inputs.clone()).unwrap_or_default())
     }
 
     async fn list(&self, query: &Query) -> Result<Vec<Job>, StoreError> {

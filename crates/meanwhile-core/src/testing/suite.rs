@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a promise that is not kept is to fail its test")]
 
 mod expiry;
+mod inputs;
 mod joins;
 mod learning;
 mod leases;
@@ -23,6 +24,7 @@ use crate::machine::{Op, Outcome, PROGRESS_EVENTS_MAX, Refused};
 use crate::store::{Created, NewJob, Query, Store, StoreError};
 
 pub use self::expiry::*;
+pub use self::inputs::*;
 pub use self::joins::*;
 pub use self::learning::*;
 pub use self::leases::*;
@@ -54,6 +56,7 @@ pub fn new_job(scope: &str, join_key: Option<&str>) -> NewJob {
         lease: LEASE,
         started_at: None,
         lost: vec![],
+        upstream_task: None,
         joins: true,
     }
 }
@@ -253,6 +256,11 @@ macro_rules! store_suite {
             jobs_are_listed_by_their_peer
             a_completed_job_teaches_how_long_its_tool_takes
             what_was_learnt_elsewhere_is_added
+            a_job_asks_and_is_told
+            what_is_too_much_to_ask_or_to_tell_is_refused
+            a_job_that_asks_is_at_work
+            inputs_go_when_the_result_expires
+            an_attached_job_is_gone_on_with
             the_log_is_bounded_and_keeps_its_ends
             changes_wake_whoever_waits
         }

@@ -47,7 +47,8 @@ impl Gateway {
                 let why = format!("`answers/{}`: the job asks {}", words::clip(&key), keys.join(", "));
                 return Err(Wrong::Arguments(why));
             };
-            let answer = shaped(input, &answer).map_err(|why| Wrong::Arguments(format!("`answers/{key}`: {why}")))?;
+            let answer =
+                shaped(input, &answer).map_err(|why| Wrong::Arguments(format!("`answers/{key}`: {why}")))?;
             given.push((key, answer));
         }
         let scope = Some(self.settings.scope.as_str());
@@ -123,8 +124,10 @@ mod tests {
 
     #[test]
     fn a_form_is_checked_and_may_be_given_by_its_fields_alone() {
-        let schema = json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]});
-        let question = json!({"method": "elicitation/create", "params": {"message": "m", "requestedSchema": schema}});
+        let schema =
+            json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]});
+        let question =
+            json!({"method": "elicitation/create", "params": {"message": "m", "requestedSchema": schema}});
         let accepted = json!({"action": "accept", "content": {"name": "x"}});
         assert_eq!(asked(question.clone(), json!({"name": "x"})), Ok(accepted.clone()));
         assert_eq!(asked(question.clone(), accepted.clone()), Ok(accepted));

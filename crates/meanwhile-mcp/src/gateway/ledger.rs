@@ -242,7 +242,7 @@ impl Gateway {
 
     async fn look_for_joins(&self) -> Result<Joins, StoreError> {
         let scope = Some(self.settings.scope.clone());
-        let statuses = vec![Status::Queued, Status::Paused, Status::Working];
+        let statuses = Status::UNFINISHED.to_vec();
         let unfinished = Query { scope, statuses, limit: 1, ..Query::default() };
         let newest = Query { statuses: vec![], limit: NEWEST, ..unfinished.clone() };
         let store = self.engine.store();

@@ -97,7 +97,9 @@ impl Gateway {
             gateway.landed(&id, |request| matches!(request, InFlight::Here(_)));
             if ended {
                 let subscription = reply.known_as(id.clone()).to_json();
-                reply.send(id, Answer::Result(to_json(&json!({"_meta": {SUBSCRIPTION_ID: subscription}})))).await;
+                reply
+                    .send(id, Answer::Result(to_json(&json!({"_meta": {SUBSCRIPTION_ID: subscription}}))))
+                    .await;
             }
         });
     }

@@ -89,8 +89,9 @@ impl Gateway {
         if !introduction.logs {
             return;
         }
-        let meta: Option<Fields> =
-            params.and_then(|params| Fields::parse(params.get()).ok()).and_then(|params| params.read("_meta"));
+        let meta: Option<Fields> = params
+            .and_then(|params| Fields::parse(params.get()).ok())
+            .and_then(|params| params.read("_meta"));
         let Some(level) = meta.and_then(|meta| meta.read::<String>(LOG_LEVEL)) else { return };
         if lock(&self.log_level).replace(level.clone()).is_some_and(|before| before == level) {
             return;

@@ -102,12 +102,7 @@ impl Gateway {
 
     /// Waits as it was asked for. A poll that hardly waits, again and again while nothing changes, is slowed: it ends with the
     /// job, or with any news of one.
-    async fn wait(
-        &self,
-        handles: &[Handle],
-        until: Until,
-        wanted: Wait,
-    ) -> Result<Vec<Option<Job>>, Wrong> {
+    async fn wait(&self, handles: &[Handle], until: Until, wanted: Wait) -> Result<Vec<Option<Job>>, Wrong> {
         let patience = wanted.patience;
         let (store, scope) = (&**self.engine.store(), Some(self.settings.scope.as_str()));
         // Subscribed before the first look, so that nothing falls between.

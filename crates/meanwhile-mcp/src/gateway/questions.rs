@@ -70,7 +70,8 @@ struct TakenBack<'a> {
 impl Drop for TakenBack<'_> {
     fn drop(&mut self) {
         if lock(&self.questions.asked).remove(&self.id).is_some() {
-            let params = to_json(&json!({"requestId": self.id, "reason": "answered elsewhere, or no longer asked"}));
+            let params =
+                to_json(&json!({"requestId": self.id, "reason": "answered elsewhere, or no longer asked"}));
             self.way.tell_soon(Message::notification(CANCELLED, params).to_line());
         }
     }
@@ -182,7 +183,8 @@ impl Gateway {
             return None;
         }
         let mut asked = lock(&self.questions.asked);
-        let is_it = |asked: &Asked| matches!(asked, Asked::By(to, theirs) if Arc::ptr_eq(to, from) && *theirs == id);
+        let is_it =
+            |asked: &Asked| matches!(asked, Asked::By(to, theirs) if Arc::ptr_eq(to, from) && *theirs == id);
         let ours = asked.iter().find(|(_, asked)| is_it(asked)).map(|(ours, _)| *ours);
         let Some(ours) = ours else { return params };
         asked.remove(&ours);

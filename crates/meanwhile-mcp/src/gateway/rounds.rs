@@ -76,8 +76,10 @@ impl Gateway {
             return Some(self.handle_answer(&open.caller, &job, false, catalog).await);
         }
         self.collect(&job);
-        Some(self.whole_answer(&job).await.unwrap_or_else(|error| {
-            protocol_error(INTERNAL_ERROR, &error.to_string())
-        }))
+        Some(
+            self.whole_answer(&job)
+                .await
+                .unwrap_or_else(|error| protocol_error(INTERNAL_ERROR, &error.to_string())),
+        )
     }
 }

@@ -121,7 +121,10 @@ impl Gateway {
         match self.upstream.initialize(params).await {
             Ok(Answer::Result(result)) => {
                 let introduction = Introduction::read(&result).map(Arc::new).map_err(|why| {
-                    protocol_error(UPSTREAM_GONE, &format!("what the MCP server says of itself cannot be read: {why}"))
+                    protocol_error(
+                        UPSTREAM_GONE,
+                        &format!("what the MCP server says of itself cannot be read: {why}"),
+                    )
                 })?;
                 *known = Some(introduction.clone());
                 Ok(introduction)

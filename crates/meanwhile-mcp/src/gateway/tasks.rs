@@ -80,12 +80,7 @@ impl Gateway {
         Answer::Result(task.to_json())
     }
 
-    pub(super) async fn get_extension_task(
-        self: &Arc<Self>,
-        id: Id,
-        params: Option<Json>,
-        reply: ReplyTo,
-    ) {
+    pub(super) async fn get_extension_task(self: &Arc<Self>, id: Id, params: Option<Json>, reply: ReplyTo) {
         let gateway = self.clone();
         self.requests.spawn(async move {
             let answer = async {
@@ -289,11 +284,9 @@ impl Gateway {
                 self.collect(&job);
                 Ok(Answer::Result(self.core_task(&job).await?.to_json()))
             }
-            Controlled::Refused(job, Refused::Ended(status)) => Err(invalid(&format!(
-                "task {} has already ended: {}",
-                job.handle,
-                status.name()
-            ))),
+            Controlled::Refused(job, Refused::Ended(status)) => {
+                Err(invalid(&format!("task {} has already ended: {}", job.handle, status.name())))
+            }
             Controlled::Refused(_, why) => Err(invalid(&why.to_string())),
             Controlled::NotFound => Err(invalid(&format!("there is no task {} here", job.handle))),
         }
@@ -345,7 +338,9 @@ impl Gateway {
         let mut meta: Fields = params.read("_meta").unwrap_or_default();
         meta.set(RELATED_TASK, dialect::related_task(&job));
         params.set("_meta", meta.to_json());
-        let Some(Answer::Result(result)) = self.ask_client(&way, &method, params.to_json()).await else { return };
+        let Some(Answer::Result(result)) = self.ask_client(&way, &method, params.to_json()).await else {
+            return;
+        };
         let mut answers = Fields::default();
         answers.set(&input.key, result);
         if let Err(error) = self.give_answers(job.handle, answers).await {
@@ -370,7 +365,11 @@ impl Gateway {
     }
 
     /// Waits for a job as a call does that is waited for: until it has ended, or asks, or `patience` is over.
-    pub(super) async fn wait_for(&self, handle: Handle, patience: Duration) -> Result<Option<Job>, StoreError> {
+    pub(super) async fn wait_for(
+        &self,
+        handle: Handle,
+        patience: Duration,
+    ) -> Result<Option<Job>, StoreError> {
         let scope = Some(self.settings.scope.as_str());
         let patience = patience.min(WAIT);
         let jobs = wait(&**self.engine.store(), scope, &[handle], Until::Any, patience).await?;

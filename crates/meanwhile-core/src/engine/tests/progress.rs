@@ -66,7 +66,12 @@ impl Executor for InOneGo {
 async fn a_report_just_before_the_answer_is_kept() {
     let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { peer: "one".to_owned(), max_running: 1, lease: Duration::from_secs(30) };
+    let settings = Settings {
+        peer: "one".to_owned(),
+        max_running: 1,
+        lease: Duration::from_secs(30),
+        answer_timeout: None,
+    };
     let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), Arc::new(InOneGo), settings);
     let job = started(engine.start(a_call("me", None), ONCE).await.unwrap());
     let jobs = wait(&*store, None, &[job.handle], Until::All, Duration::from_secs(9)).await.unwrap();

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::artifact::Artifacts;
-use crate::engine::{Action, Called, Controlled, Engine, Settings, Until, Waited, read_answer, wait};
+use crate::engine::{Action, Called, Controlled, Engine, Settings, Waited, read_answer};
 use crate::event::{Actor, EventKind};
 use crate::executor::{Attempt, Executor, RunContext};
 use crate::handle::Handle;
@@ -21,6 +21,8 @@ use crate::{Json, Op, Signal};
 
 pub(super) const BUDGET: Duration = Duration::from_secs(2);
 pub(super) const LEASE: Duration = Duration::from_secs(30);
+/// How long questions wait.
+pub(super) const ANSWERS: Duration = Duration::from_secs(3600);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(super) const TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(super) const PEER: &str = "one";
@@ -62,7 +64,8 @@ impl Stage {
         let folder = tempfile::tempdir().expect("a folder for artifacts");
         let (entrance, entrances) = mpsc::unbounded_channel();
         let troupe = Arc::new(Troupe { store: store.clone(), entrance, serves_all });
-        let settings = Settings { peer: PEER.to_owned(), max_running, lease: LEASE };
+        let settings =
+            Settings { peer: PEER.to_owned(), max_running, lease: LEASE, answer_timeout: Some(ANSWERS) };
         let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), troupe, settings);
         let (cancel, hand_off) = <(Arc<Signal>, Arc<Signal>)>::default();
         Stage { engine, store, cancel, hand_off, seen: Arc::default(), entrances, _artifacts: folder }
@@ -120,10 +123,20 @@ impl Stage {
 
     /// The job once it has ended.
     pub(super) async fn ended(&self, handle: Handle) -> Job {
-        let jobs = wait(&*self.store, None, &[handle], Until::All, DAY).await.unwrap();
-        let job = jobs.into_iter().flatten().next().expect("the job is there");
-        assert!(job.status.is_terminal(), "{} for ever", job.status.name());
-        job
+        self.once(handle, |job| job.status.is_terminal()).await
+    }
+
+    /// The job once it is so.
+    pub(super) async fn once(&self, handle: Handle, is_so: impl Fn(&Job) -> bool) -> Job {
+        let mut changes = self.store.changes().of(handle);
+        loop {
+            let job = self.job(handle).await;
+            if is_so(&job) {
+                return job;
+            }
+            let changed = tokio::time::timeout(DAY, changes.changed()).await;
+            assert!(changed.is_ok(), "{} for ever", job.status.name());
+        }
     }
 
     pub(super) async fn answer(&self, job: &Job) -> Option<String> {
@@ -175,7 +188,7 @@ pub(super) struct Worker {
     pub(super) request: Json,
     /// What the store held of its job when it was first called.
     pub(super) written: Option<Status>,
-    context: RunContext,
+    pub(super) context: RunContext,
     end: oneshot::Sender<Attempt>,
 }
 

@@ -14,7 +14,7 @@ use crate::testing::suite::{json, new_job};
 
 impl Stage {
     /// A job of a peer that has died, as it left it.
-    async fn orphan(&self, started: bool, policy: Policy) -> Handle {
+    pub(super) async fn orphan(&self, started: bool, policy: Policy) -> Handle {
         let new: NewJob = new_job("me", None);
         let started_at = started.then(|| self.store.now());
         let new = NewJob { policy, lease: LEASE, peer: "dead".to_owned(), started_at, ..new };
@@ -22,7 +22,7 @@ impl Stage {
         job.handle
     }
 
-    async fn sweep(&self) {
+    pub(super) async fn sweep(&self) {
         sweep(&*self.store, self.engine.artifacts()).await.unwrap();
     }
 
