@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use meanwhile_core::Handle;
-use meanwhile_core::engine::{ANSWER_TIMEOUT, Settings as EngineSettings};
+use meanwhile_core::engine::Settings as EngineSettings;
 use meanwhile_mcp::gateway::{Gateway, Settings};
 use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
 use meanwhile_mcp::transport::{Outbound, stdin, stdout};
@@ -57,6 +57,10 @@ pub(crate) struct Wrap {
     /// How long a result is kept after the job's end
     #[arg(long, env = "MEANWHILE_TTL", value_name = "TIME", default_value = "24h", value_parser = duration)]
     ttl: Duration,
+
+    /// How long a job that asks something waits for the answer before it is declined
+    #[arg(long, env = "MEANWHILE_ANSWER_TIMEOUT", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    answer_timeout: Duration,
 
     /// The longest that one poll waits [default: what your client is known to survive; 25s if it is not known]
     #[arg(long, env = "MEANWHILE_WAIT_MAX", value_name = "TIME", value_parser = duration)]
@@ -168,7 +172,7 @@ impl Wrap {
                 peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),
                 max_running: usize::from(self.max_running),
                 lease: self.lease,
-                answer_timeout: Some(ANSWER_TIMEOUT),
+                answer_timeout: Some(self.answer_timeout),
             },
         })
     }
