@@ -27,7 +27,7 @@ pub(crate) fn create(tx: &mut Tx<'_>, new: &NewJob) -> Answer<Created> {
         return Ok(change(tx, first, &Op::Join)?.map(Created::Joined));
     }
     let (job, entries) = new.written(tx.now);
-    let id = rows::insert(tx.sql, &job, call)?;
+    let id = rows::insert(tx.sql, &job, call, tx.next_change()?)?;
     tx.sql
         .prepare_cached("INSERT INTO payload (job_id, request) VALUES (?, ?)")?
         .execute(params![id, call.request.get()])?;
@@ -51,7 +51,7 @@ fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
         Ok(entries) => entries,
         Err(refused) => return Ok(Err(refused.into())),
     };
-    rows::update(tx.sql, id, &before, &job)?;
+    rows::update(tx.sql, id, &before, &job, tx.next_change()?)?;
     rows::append(tx.sql, id, before.events, tx.now.wall, &entries)?;
     for written in machine::written_inputs(op, &entries) {
         rows::write_input(tx.sql, id, &job, written)?;
@@ -74,7 +74,8 @@ fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
 
 /// Adds to what is known of a tool's calls. Nobody waits for that, so nobody is told.
 pub(crate) fn learn(tx: &mut Tx<'_>, server: &str, tool: &str, durations: &Durations) -> Answer<()> {
-    teach(tx, server, tool, |known| known.merge(durations)).map(Ok)
+    teach(tx, server, tool, |known| known.merge(durations))?;
+    quiet(tx).map(Ok)
 }
 
 fn teach(tx: &Tx<'_>, server: &str, tool: &str, add: impl FnOnce(&mut Durations)) -> Result<()> {
@@ -92,7 +93,14 @@ const RENEW: &str = "UPDATE job SET lease_until = ?1 WHERE id IN \
 pub(crate) fn renew(tx: &mut Tx<'_>, peer: &str, lease: Duration) -> Answer<()> {
     let lease = Lease::new(peer.to_owned(), lease, tx.now);
     tx.sql.prepare_cached(RENEW)?.execute(params![lease.until.0, lease.peer])?;
-    Ok(Ok(()))
+    quiet(tx).map(Ok)
+}
+
+/// Says to the other processes that this commit concerns nobody.
+fn quiet(tx: &mut Tx<'_>) -> Result<()> {
+    let number = tx.next_change()?;
+    let text = "INSERT OR REPLACE INTO meta (name, value) VALUES ('quiet', ?)";
+    tx.sql.prepare_cached(text)?.execute([number.to_string()]).map(drop)
 }
 
 /// Ends the life of results whose time is over, forgets old tombstones, and returns the artifacts that no job refers to

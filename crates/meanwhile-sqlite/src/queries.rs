@@ -22,6 +22,26 @@ pub(crate) fn find(sql: &Connection, handle: Handle) -> Result<Option<Stored>> {
     sql.prepare_cached(&text)?.query_row([handle.to_string()], stored).optional()
 }
 
+/// The number of the last change of a job; 0 if there is none.
+pub(crate) fn last_change(sql: &Connection) -> Result<i64> {
+    let mut last = sql.prepare_cached("SELECT changed FROM job ORDER BY changed DESC LIMIT 1")?;
+    Ok(last.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// The jobs that have changed after `last`, at most `limit`.
+pub(crate) fn changed_after(sql: &Connection, last: i64, limit: usize) -> Result<Vec<Handle>> {
+    let mut changed = sql.prepare_cached(CHANGED)?;
+    changed.query_map(params![last, most(limit)], |row| parsed(row, 0))?.collect()
+}
+
+const CHANGED: &str = "SELECT handle FROM job WHERE changed > ? ORDER BY changed LIMIT ?";
+
+/// The mark of the last commit that concerned nobody.
+pub(crate) fn quiet(sql: &Connection) -> Result<Option<String>> {
+    let mut quiet = sql.prepare_cached("SELECT value FROM meta WHERE name = 'quiet'")?;
+    quiet.query_row([], |row| row.get(0)).optional()
+}
+
 /// Whether a job refers to an artifact.
 pub(crate) fn holds(sql: &Connection, artifact: &str) -> Result<bool> {
     sql.prepare_cached("SELECT 1 FROM job WHERE artifact = ?")?.exists([artifact])
@@ -111,7 +131,8 @@ pub(crate) fn events(sql: &Connection, handle: Handle, after: u32, limit: usize)
 /// Unfinished jobs whose lease has run out, the longest forgotten first.
 pub(crate) fn abandoned(sql: &Connection, now: Timestamp, limit: usize) -> Result<Vec<Job>> {
     let text = format!(
-        "SELECT {COLUMNS} FROM job WHERE lease_peer IS NOT NULL AND lease_until <= ? ORDER BY lease_until LIMIT ?"
+        "SELECT {COLUMNS} FROM job INDEXED BY job_peer \
+         WHERE lease_peer IS NOT NULL AND lease_until <= ? ORDER BY lease_until LIMIT ?"
     );
     let mut jobs = sql.prepare_cached(&text)?;
     jobs.query_map(params![now.0, most(limit)], |row| stored(row).map(|found| found.job))?.collect()
@@ -271,6 +292,12 @@ mod tests {
     fn the_inputs_of_a_job_are_found_by_their_job() {
         let plan = plan_of(INPUTS, vec!["job_".to_owned().into()]);
         assert!(plan.starts_with("SEARCH input USING INDEX") && plan.contains("(job_id=?)"), "{plan}");
+    }
+
+    #[test]
+    fn a_look_for_what_has_changed_reads_nothing_else() {
+        let plan = plan_of(CHANGED, vec![1.into(), 1.into()]);
+        assert_eq!(plan, "SEARCH job USING INDEX job_changed (changed>?)");
     }
 
     #[test]

@@ -133,22 +133,25 @@ fn failure(row: &Row<'_>) -> Result<Option<Failure>> {
     Ok(Some(Failure { kind, message: row.get(18)?, error: json(row, 19)? }))
 }
 
-/// Writes a new job's row and returns its place in the order of creation.
-pub(crate) fn insert(sql: &Connection, job: &Job, call: &Call) -> Result<i64> {
+/// Writes a new job's row, under this number of the change, and returns its place in the order of creation.
+pub(crate) fn insert(sql: &Connection, job: &Job, call: &Call, changed: i64) -> Result<i64> {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let names: Vec<&str> = all().map(|(name, _)| name).collect();
         let marks = vec!["?"; names.len()].join(", ");
-        format!("INSERT INTO job ({}, join_key, retry_key) VALUES ({marks}, ?, ?)", names.join(", "))
+        format!(
+            "INSERT INTO job ({}, join_key, retry_key, changed) VALUES ({marks}, ?, ?, ?)",
+            names.join(", ")
+        )
     });
-    let keys = [call.join_key.clone().into(), call.retry_key.clone().into()];
+    let keys = [call.join_key.clone().into(), call.retry_key.clone().into(), changed.into()];
     let values = all().map(|(_, value)| value(job)).chain(keys);
     sql.prepare_cached(&TEXT)?.execute(params_from_iter(values))?;
     Ok(sql.last_insert_rowid())
 }
 
-/// Writes what has changed from `before` to `after`. A change that no index looks at leaves all indexes alone: SQLite
-/// rewrites an index entry when its column is set, also to the same value.
-pub(crate) fn update(sql: &Connection, id: i64, before: &Job, after: &Job) -> Result<()> {
+/// Writes what has changed from `before` to `after`, under this number of the change. One that no other index looks at leaves
+/// all others alone: SQLite rewrites an index entry when its column is set, also to the same value.
+pub(crate) fn update(sql: &Connection, id: i64, before: &Job, after: &Job, changed: i64) -> Result<()> {
     static ALL: LazyLock<String> = LazyLock::new(|| update_text(QUIET.iter().chain(&INDEXED)));
     static SOME: LazyLock<String> = LazyLock::new(|| update_text(QUIET.iter()));
     let mut values: Vec<Value> = QUIET.iter().map(|(_, value)| value(after)).collect();
@@ -157,7 +160,7 @@ pub(crate) fn update(sql: &Connection, id: i64, before: &Job, after: &Job) -> Re
     if !is_quiet {
         values.extend(indexed);
     }
-    values.push(id.into());
+    values.extend([changed.into(), id.into()]);
     let mut statement = sql.prepare_cached(if is_quiet { &SOME } else { &ALL })?;
     statement.execute(params_from_iter(values)).map(drop)
 }
@@ -168,7 +171,7 @@ fn all() -> impl Iterator<Item = Column> {
 
 fn update_text<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     let sets: Vec<String> = columns.map(|(name, _)| format!("{name} = ?")).collect();
-    format!("UPDATE job SET {} WHERE id = ?", sets.join(", "))
+    format!("UPDATE job SET {}, changed = ? WHERE id = ?", sets.join(", "))
 }
 
 /// Appends `entries` to the log of a job that holds `held` events.

@@ -38,6 +38,7 @@ CREATE TABLE job (
     questions           INTEGER NOT NULL,     -- how many questions it has asked
     open                TEXT,                 -- the keys of those that wait for an answer: ["q1", …]; NULL: none does
     upstream_task       TEXT,                 -- how its work is found again that goes on at the upstream; not for showing around
+    changed             INTEGER NOT NULL,     -- at each change greater than any number here: whoever changes a job by hand sets it, too
     failure_error       TEXT                  -- the upstream's own error object, word for word; last, since it may be long
 ) STRICT;
 
@@ -78,13 +79,14 @@ CREATE TABLE history (
 
 -- What is known of the file itself.
 CREATE TABLE meta (
-    name                TEXT PRIMARY KEY,     -- boot
-    value               TEXT NOT NULL         -- of boot: to which boot of the machine the leases belong; empty where it has no name
+    name                TEXT PRIMARY KEY,     -- boot, quiet
+    value               TEXT NOT NULL         -- of boot: to which boot of the machine the leases belong; empty where it has no name;
+                                              -- of quiet: another one with every renewal and lesson, of which nobody need be told
 ) STRICT, WITHOUT ROWID;
 
--- Each index but job_scope and input_key is partial: most hold only what is alive, and stay small however old the store is.
-CREATE INDEX job_peer ON job (lease_peer, status, id) WHERE lease_peer IS NOT NULL;
-CREATE INDEX job_lease ON job (lease_until) WHERE lease_peer IS NOT NULL;
+-- Each index but job_scope, job_changed and input_key is partial: most hold only what is alive, and stay small however old the store is.
+CREATE INDEX job_changed ON job (changed);
+CREATE INDEX job_peer ON job (lease_peer, status, id, lease_until) WHERE lease_peer IS NOT NULL;
 CREATE INDEX job_unfinished ON job (scope, join_key, id) WHERE finished_at IS NULL;
 CREATE INDEX job_scope ON job (scope, id);
 CREATE INDEX job_ended ON job (scope, status, id) WHERE finished_at IS NOT NULL;

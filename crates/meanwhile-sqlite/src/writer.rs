@@ -10,11 +10,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Shared;
 use crate::fault::Fault;
+use crate::queries::{changed_after, last_change, quiet};
 use crate::schema::{is_busy, open_writer};
 use crate::watch::Watch;
 
 /// The most calls that share one transaction, so that the first of them does not wait for ever.
 const BATCH_MAX: usize = 256;
+
+/// From so many changes on all who wait look for themselves.
+const NEWS_MAX: usize = 1000;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
@@ -32,6 +36,22 @@ pub(crate) struct Tx<'a> {
     pub(crate) now: Moment,
     /// The jobs that were changed: told after the commit.
     pub(crate) changed: Vec<Handle>,
+    /// The number of the last change, once it was asked for.
+    last_change: Option<i64>,
+}
+
+impl Tx<'_> {
+    /// A number greater than that of every change before. It goes by the clock, so that it does so also where the last job that
+    /// had one is forgotten.
+    pub(crate) fn next_change(&mut self) -> rusqlite::Result<i64> {
+        let last = match self.last_change {
+            Some(last) => last,
+            None => last_change(self.sql)?,
+        };
+        let next = self.now.wall.0.max(last + 1);
+        self.last_change = Some(next);
+        Ok(next)
+    }
 }
 
 /// A write that waits for its turn.
@@ -183,9 +203,10 @@ impl Writer {
 
     fn look(&mut self) {
         let Some(file) = &mut self.file else { return };
-        match file.is_changed_by_others() {
-            Ok(false) => {}
-            Ok(true) => self.shared.changes.publish_all(),
+        match file.changed_by_others() {
+            Ok(News::Nothing) => {}
+            Ok(News::Of(jobs)) => jobs.into_iter().for_each(|handle| self.shared.changes.publish(handle)),
+            Ok(News::Unknown) => self.shared.changes.publish_all(),
             Err(error) if is_busy(&error) => {}
             Err(_) => self.close(),
         }
@@ -203,8 +224,25 @@ impl Writer {
 struct File {
     sql: Connection,
     is_lazy: bool,
-    version: i64,
+    seen: Seen,
     _watch: Watch,
+}
+
+/// How far the commits of other connections have been seen.
+struct Seen {
+    /// `data_version`.
+    version: i64,
+    change: i64,
+    quiet: Option<String>,
+}
+
+/// What other connections have committed.
+enum News {
+    Nothing,
+    /// These jobs have changed, and perhaps nothing else.
+    Of(Vec<Handle>),
+    /// Something, but it does not say what: a person with a shell has no numbers.
+    Unknown,
 }
 
 impl File {
@@ -216,8 +254,8 @@ impl File {
             Some(own) => own.blocking_send(Command::Look).is_ok(),
             None => false,
         });
-        let version = data_version(&sql).map_err(|error| Fault::from(error).at(path))?;
-        Ok(File { sql, is_lazy: false, version, _watch: watch })
+        let seen = Seen::now(&sql).map_err(|error| Fault::from(error).at(path))?;
+        Ok(File { sql, is_lazy: false, seen, _watch: watch })
     }
 
     fn transaction(
@@ -236,7 +274,8 @@ impl File {
     }
 
     fn steps(&self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Vec<Handle>> {
-        let mut tx = Tx { sql: &self.sql, now: shared.clock.moment(), changed: Vec::new() };
+        let mut tx =
+            Tx { sql: &self.sql, now: shared.clock.moment(), changed: Vec::new(), last_change: None };
         for write in writes {
             tx.now = shared.clock.moment();
             write.run(&mut tx)?;
@@ -259,9 +298,24 @@ impl File {
 
     /// The version counts only the commits of *other* connections, in this process or another. It is asked of the
     /// writer's own connection, so our own commits wake nobody twice.
-    fn is_changed_by_others(&mut self) -> rusqlite::Result<bool> {
+    fn changed_by_others(&mut self) -> rusqlite::Result<News> {
+        // Before the version: what comes between is then looked at next time.
+        let change = last_change(&self.sql)?;
         let version = data_version(&self.sql)?;
-        Ok(std::mem::replace(&mut self.version, version) != version)
+        if version == self.seen.version {
+            // All until then was ours.
+            self.seen.change = change;
+            return Ok(News::Nothing);
+        }
+        let now = Seen { version, change, quiet: quiet(&self.sql)? };
+        let before = std::mem::replace(&mut self.seen, now);
+        let jobs = changed_after(&self.sql, before.change, NEWS_MAX)?;
+        Ok(match jobs.len() {
+            NEWS_MAX => News::Unknown,
+            0 if before.quiet != self.seen.quiet => News::Nothing,
+            0 => News::Unknown,
+            _ => News::Of(jobs),
+        })
     }
 
     /// Whether the connection can go on after `error`, as opposed to being opened anew.
@@ -278,6 +332,14 @@ impl File {
             ),
         };
         is_harmless && self.sql.is_autocommit()
+    }
+}
+
+impl Seen {
+    fn now(sql: &Connection) -> rusqlite::Result<Seen> {
+        // In this order: see `changed_by_others`.
+        let change = last_change(sql)?;
+        Ok(Seen { version: data_version(sql)?, change, quiet: quiet(sql)? })
     }
 }
 

@@ -13,7 +13,8 @@ use meanwhile_core::job::Progress;
 use meanwhile_core::store::{Created, NewJob, Query};
 use meanwhile_core::testing::suite::{json, new_job};
 use meanwhile_core::{
-    Attempt, Called, Engine, Executor, Handle, Json, Op, Outcome, RunContext, Status, Store, SystemClock,
+    Attempt, Called, Durations, Engine, Executor, Handle, Json, Op, Outcome, RunContext, Status, Store,
+    SystemClock,
 };
 use meanwhile_sqlite::SqliteStore;
 
@@ -69,6 +70,25 @@ async fn a_change_by_another_process_wakes_who_waits_here() {
         let cancel = async { there.apply(handle, Op::Cancel { by: Actor::User }).await.unwrap().status };
         assert_eq!(tokio::join!(until_ended(&here, handle), cancel).0, Status::Cancelled);
     }
+}
+
+#[tokio::test]
+async fn a_change_by_another_process_wakes_nobody_whom_it_does_not_concern() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let (here, there) = (store(&path), store(&path));
+    let (one, other) = (create(&here).await, create(&here).await);
+    there.open().await.unwrap();
+    let (mut of_one, mut of_other) = (here.changes().of(one), here.changes().of(other));
+    let note = || Op::Note { by: Actor::User, message: "a sign".to_owned() };
+    // What comes after a renewal and a lesson is noticed after them, or with them.
+    for _ in 0..5 {
+        there.renew(&"nobody".to_owned(), PATIENCE).await.unwrap();
+        there.learn("server", "tool", &Durations::default()).await.unwrap();
+        there.apply(one, note()).await.unwrap();
+        tokio::time::timeout(PATIENCE, of_one.changed()).await.expect("woken");
+    }
+    assert!(!of_other.take_change());
 }
 
 #[tokio::test]
