@@ -59,6 +59,7 @@ pub(crate) fn detach() -> io::Result<Leash> {
 /// Waits for the keeper to let go, and exits as it says.
 fn be_shim(child: Pid, mut keeper: UnixStream) -> ! {
     let _ = waitpid(Some(child), WaitOptions::empty());
+    give_back_pages();
     let mut code = [KEEPER_DIED];
     while let Err(error) = keeper.read(&mut code) {
         if error.kind() != io::ErrorKind::Interrupted {
@@ -66,6 +67,54 @@ fn be_shim(child: Pid, mut keeper: UnixStream) -> ! {
         }
     }
     std::process::exit(i32::from(code[0]));
+}
+
+/// Gives back what start-up has touched of the program's own text: it is in its files, and what little is needed again comes
+/// again. Without it the shim would hold several times of what it needs, for as long as its session lasts.
+#[cfg(target_os = "linux")]
+#[expect(
+    unsafe_code,
+    reason = "to give back memory is unsafe where it holds something, and this holds nothing of its own"
+)]
+fn give_back_pages() {
+    use rustix::mm::{Advice, madvise};
+    let Ok(smaps) = std::fs::read_to_string("/proc/self/smaps") else { return };
+    for (start, bytes) in parts_of_files(&smaps) {
+        // SAFETY: the range is one whole mapping of this process, as the system has just said, and no other thread is there to
+        // unmap it. It cannot be written, and no page of it differs from its file, so that each one comes again as it was.
+        let _ =
+            unsafe { madvise(std::ptr::with_exposed_provenance_mut(start), bytes, Advice::LinuxDontNeed) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_back_pages() {}
+
+/// The mappings that are nothing but a part of a file, by start and size: they cannot be written, and no page is of this process.
+#[cfg(target_os = "linux")]
+fn parts_of_files(smaps: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in smaps.lines() {
+        if let Some(own) = line.strip_prefix("Anonymous:") {
+            found.extend(current.take().filter(|_| own.trim() == "0 kB"));
+        } else if let Some(mapping) = mapping(line) {
+            let (start, end, mode, path) = mapping;
+            let is_part = !mode.contains('w') && mode.ends_with('p') && path.starts_with('/');
+            current = is_part.then_some((start, end - start));
+        }
+    }
+    found
+}
+
+/// `start-end mode offset device inode path`: the line that begins a mapping.
+#[cfg(target_os = "linux")]
+fn mapping(line: &str) -> Option<(usize, usize, &str, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let mode = words.next()?;
+    (start < end).then(|| (start, end, mode, words.nth(3).unwrap_or_default()))
 }
 
 /// Forks. The child is `None`.
@@ -109,4 +158,30 @@ impl Leash {
 /// The shim says nothing, so whatever can be read is its end.
 fn is_over(shim: &tokio::net::UnixStream) -> bool {
     !matches!(shim.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_a_part_of_a_file_and_nothing_else_is_given_back() {
+        let smaps = "\
+7f0000000000-7f0000002000 r--p 00000000 fe:00 77 /usr/bin/meanwhile
+Rss:                   8 kB
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+7f0000002000-7f0000005000 r-xp 00002000 fe:00 77 /usr/bin/meanwhile
+Anonymous:             0 kB
+7f0000005000-7f0000006000 r--p 00005000 fe:00 77 /usr/bin/meanwhile
+Anonymous:             4 kB
+7f0000006000-7f0000007000 rw-p 00006000 fe:00 77 /usr/bin/meanwhile
+Anonymous:             0 kB
+7f0000007000-7f0000008000 r--s 00000000 fe:00 78 /usr/share/something
+Anonymous:             0 kB
+7f0000008000-7f0000009000 r-xp 00000000 00:00 0 [vdso]
+Anonymous:             0 kB
+";
+        assert_eq!(parts_of_files(smaps), [(0x7f00_0000_0000, 0x2000), (0x7f00_0000_2000, 0x3000)]);
+    }
 }
