@@ -46,7 +46,7 @@ export async function gateway({ tasks, url, dir, verbose }) {
 }
 
 /** Starts a server, and waits until it says on stderr where it listens. */
-function listening([command, ...args], { env = {}, verbose = false } = {}) {
+export function listening([command, ...args], { env = {}, verbose = false } = {}) {
   const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env } });
   const exited = new Promise((over) => child.once('exit', over));
   let said = '';

