@@ -49,6 +49,13 @@ export function fixture(name, ...args) {
 export const conformanceUpstream = (tasks) => fixture('conformance-upstream', '--tasks', tasks);
 export const legacyTasksUpstream = () => fixture('legacy-tasks-upstream');
 
+/** A modern server with tasks, of another house. */
+export function fastmcp() {
+  const python = join(HERE, 'python/.venv/bin/python');
+  if (!existsSync(python)) throw new Error('fastmcp is not installed: run tests/peers/python/install');
+  return [python, join(HERE, 'python/tasks_server.py')];
+}
+
 /** Everything that a test starts, and that ends with it. */
 export class Stage {
   #ends = [];
