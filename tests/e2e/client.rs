@@ -18,6 +18,8 @@ use crate::inbox::{Inbox, PATIENCE, Stream, take_first};
 pub(crate) const FIXTURE: &str = "fixture-upstream";
 /// The scripted upstream that misbehaves.
 pub(crate) const RAW: &str = "raw-upstream";
+/// The scripted upstream that speaks only the modern revision.
+pub(crate) const MODERN: &str = "modern-upstream";
 
 /// A folder of its own for what a test leaves behind; clones share it, as do clients that are to share a
 /// store.
@@ -415,7 +417,7 @@ pub(crate) fn tool_names(list: &Value) -> Vec<&str> {
 /// Turns the name of an example into its path; any other command stays as it is.
 fn resolve(upstream: &[&str]) -> Vec<String> {
     let mut args: Vec<String> = upstream.iter().map(ToString::to_string).collect();
-    if [FIXTURE, RAW].contains(&upstream[0]) {
+    if [FIXTURE, RAW, MODERN].contains(&upstream[0]) {
         args[0] = example(upstream[0]);
     }
     args

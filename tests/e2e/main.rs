@@ -7,6 +7,7 @@ mod client;
 mod control;
 mod demo;
 mod economy;
+mod eras;
 mod faces;
 mod fixture;
 mod hardship;

@@ -13,7 +13,7 @@ use meanwhile_core::engine::Settings as EngineSettings;
 use meanwhile_mcp::gateway::{Gateway, Settings};
 use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
 use meanwhile_mcp::transport::{Outbound, stdin, stdout};
-use meanwhile_mcp::upstream::Launch;
+use meanwhile_mcp::upstream::{Launch, Target};
 use tokio::io::AsyncRead;
 
 use crate::detach::Leash;
@@ -153,6 +153,8 @@ impl Wrap {
         let (program, args) =
             self.command.split_first().context("give the MCP server's command after `--`")?;
         let name = self.name.clone().unwrap_or_else(|| name_of(&self.command));
+        let (program, args, env) = (program.clone(), args.to_vec(), vec![]);
+        let target = Target::Process { program, args, env, cwd: None };
         let default = Treatment {
             face: self.mode,
             inline_budget: self.inline_budget,
@@ -162,7 +164,7 @@ impl Wrap {
         };
         Ok(Settings {
             scope: self.scope.clone().unwrap_or_else(|| scope_of(&name)),
-            launch: Launch { name, program: program.clone(), args: args.to_vec() },
+            launch: Launch { name, target, era: None },
             rules: Rules { default, rules: self.tools.clone() },
             wait_max: self.wait_max,
             max_message: self.max_message,

@@ -167,8 +167,9 @@ pub fn append(text: &RawValue, paragraph: &str) -> Option<Json> {
 /// What makes two calls the same: server, tool and arguments, whatever the order of their keys and the form of their numbers.
 #[must_use]
 pub fn join_key(server: &Launch, tool: &str, arguments: &str) -> String {
-    let command = [&server.name, &server.program].into_iter().chain(&server.args).map(String::as_str);
-    digest(command.chain([tool, &canonical(arguments.trim(), 0)]))
+    let server = server.identity();
+    let server = server.iter().map(String::as_str);
+    digest(server.chain([tool, &canonical(arguments.trim(), 0)]))
 }
 
 /// What makes a call the retry of another: the same call ([`join_key`]) under the same id in the same conversation. The id
@@ -292,7 +293,11 @@ mod tests {
 
     #[test]
     fn the_same_call_has_the_same_key_however_it_is_written() {
-        let server = |arg: &str| Launch { name: "s".into(), program: "p".into(), args: vec![arg.into()] };
+        let server = |arg: &str| {
+            let (program, args, env) = ("p".into(), vec![arg.into()], vec![]);
+            let target = crate::upstream::Target::Process { program, args, env, cwd: None };
+            Launch { name: "s".into(), target, era: None }
+        };
         let key = |text: &str| join_key(&server("a"), "t", text);
         assert_eq!(key(r#"{"a":1,"b":[{"x":2.0,"y":null}]}"#), key(r#"{"b":[{"y":null,"x":2}],"a":1.0}"#));
         assert_ne!(key(r#"{"a":1}"#), key(r#"{"a":"1"}"#));

@@ -93,7 +93,7 @@ impl Gateway {
             let message = Message::Notification { method, params, extra };
             gateway.upstream.remember(&message);
             if let Ok(connection) = gateway.upstream.connect().await {
-                connection.send(message.to_line()).await;
+                connection.send(message).await;
             }
             gateway.take_up_what_was_left();
         };
@@ -128,7 +128,7 @@ impl Gateway {
                 fields.set("requestId", to_json(&passed));
                 let params = Some(fields.to_json());
                 let message = Message::Notification { method: CANCELLED.to_owned(), params, extra };
-                connection.send(message.to_line()).await;
+                connection.send(message).await;
             })
             .await;
     }

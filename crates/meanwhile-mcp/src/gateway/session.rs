@@ -105,7 +105,7 @@ impl Gateway {
             };
             self.upstream.remember(&message);
             if let Ok(connection) = self.upstream.connect().await {
-                connection.send(message.to_line()).await;
+                connection.send(message).await;
             }
             self.take_up_what_was_left();
         }

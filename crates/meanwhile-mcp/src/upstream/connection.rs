@@ -1,34 +1,40 @@
-//! One process of a server while it lives: requests out, answers matched to them, everything else to the inbox.
+//! The way to a server while it is there: requests out, answers matched to them, everything else to the inbox.
+//!
+//! Whatever the server speaks, inside it is the legacy shape: a modern server's requests are dressed, its results undressed
+//! (`modern`), and what it asks in an interim result reaches the inbox as a request (`waiters`).
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use meanwhile_core::{Handle, Json, Progress, RunContext, Signal};
 use serde::Deserialize;
-use tokio::process::{Child, ChildStdout};
-use tokio::sync::oneshot;
+use serde_json::json;
+use tokio::sync::{oneshot, watch};
 
-use super::{Inbox, UpstreamError, process};
-use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Incoming, Message, to_json};
-use crate::transport::{Line, LineReader, Outbound};
+use super::listen::{self, Heard};
+use super::memory::Memory;
+use super::modern::{self, Discovered, Shape};
+use super::waiters::{Cancel, Next, Open, Signs, Waiters, Whose};
+use super::{Inbox, UpstreamError};
+use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, to_json};
+use crate::revision::Era;
+use crate::transport::Outbound;
 
-/// How long the last lines of a server that has ended are read.
-const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Progress messages are kept up to this length, in characters. Whoever waits sees them whole.
 const MESSAGE_CHARS: usize = 1000;
 /// Marks the progress tokens that are ours.
 const TOKEN_PREFIX: &str = "meanwhile-";
-/// How many cancelled calls are remembered, to notice an answer that comes all the same.
-const CANCELLED_MAX: usize = 1000;
+/// A call is taken back.
+const CANCELLED: &str = "notifications/cancelled";
+/// The requests that a modern server may answer with questions.
+const MAY_ASK: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 
 /// What came of a request.
 #[derive(Debug)]
 pub enum Reply {
     /// The answer, and what else its envelope held.
     Answer(Answer, Fields),
-    /// The process is gone; the text says how.
+    /// The server is gone, or what it was to answer through; the text says how.
     Lost(String),
 }
 
@@ -43,22 +49,10 @@ impl Reply {
             Reply::Lost(reason) => Err(UpstreamError::Lost { reason }),
         }
     }
-}
 
-enum Waiter {
-    Waiting {
-        reply: oneshot::Sender<(Answer, Fields)>,
-        progress: Option<RunContext>,
-        stopping: Arc<Stopping>,
-    },
-    Cancelled(Handle),
-}
-
-/// What is known of a request that is to stop.
-#[derive(Debug, Default)]
-struct Stopping {
-    is_told: AtomicBool,
-    went_on: AtomicBool,
+    fn plain(answer: Answer) -> Reply {
+        Reply::Answer(answer, Fields::default())
+    }
 }
 
 /// A request that has been sent.
@@ -66,145 +60,272 @@ struct Stopping {
 pub struct Waiting {
     connection: Arc<Connection>,
     id: u64,
-    reply: oneshot::Receiver<(Answer, Fields)>,
-    stopping: Arc<Stopping>,
+    reply: oneshot::Receiver<Reply>,
+    signs: Arc<Signs>,
 }
 
-/// One process of a server.
+/// A request that is to be sent.
+#[derive(Default)]
+struct Request {
+    method: String,
+    params: Option<Json>,
+    extra: Fields,
+    /// Who hears of its progress.
+    context: Option<RunContext>,
+}
+
+/// What all connections to a server share.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) memory: Arc<Memory>,
+    pub(super) inbox: Option<Weak<dyn Inbox>>,
+    pub(super) spoke: Arc<AtomicBool>,
+}
+
+/// The way to a server, while it is there: a process of it, or a server elsewhere.
 pub struct Connection {
+    server: String,
     out: Mutex<Option<Outbound>>,
-    waiters: Mutex<HashMap<u64, Waiter>>,
+    pub(super) memory: Arc<Memory>,
+    inbox: Option<Weak<dyn Inbox>>,
+    /// Whether the server, in any process of it, has answered anything.
+    spoke: Arc<AtomicBool>,
+    waiters: Mutex<Waiters>,
     next_id: AtomicU64,
-    stop: Signal,
+    /// What the server said of itself, if it is a modern one.
+    discovered: OnceLock<Discovered>,
+    /// The last subscription that the server has acknowledged.
+    acknowledged: watch::Sender<u64>,
+    pub(super) heard: Heard,
+    pub(super) stop: Signal,
     closed: Signal,
-    /// How the process ended.
+    /// How the server went.
     end: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("end", &self.end).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("server", &self.server)
+            .field("end", &self.end)
+            .finish_non_exhaustive()
     }
 }
 
 impl Connection {
-    pub(super) fn start(
-        mut child: Child,
-        name: &str,
-        max_message: usize,
-        inbox: Option<Weak<dyn Inbox>>,
-        spoke: Arc<AtomicBool>,
-    ) -> Arc<Connection> {
-        let stdin = child.stdin.take().expect("stdin is piped");
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let connection = Arc::new(Connection {
-            out: Mutex::new(Some(Outbound::start(stdin))),
+    pub(super) fn new(server: &str, out: Outbound, common: Common) -> Arc<Connection> {
+        let Common { memory, inbox, spoke } = common;
+        Arc::new(Connection {
+            server: server.to_owned(),
+            out: Mutex::new(Some(out)),
+            memory,
+            inbox,
+            spoke,
             waiters: Mutex::default(),
             next_id: AtomicU64::new(1),
+            discovered: OnceLock::new(),
+            acknowledged: watch::Sender::new(0),
+            heard: watch::Sender::new(0),
             stop: Signal::default(),
             closed: Signal::default(),
             end: OnceLock::new(),
-        });
-        let reader =
-            Reader { connection: connection.clone(), name: name.to_owned(), max_message, inbox, spoke };
-        tokio::spawn(reader.run(child, stdout));
-        connection
+        })
     }
 
-    /// Whether the process is gone.
+    /// Whether the server is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.closed.is_raised()
     }
 
-    /// How the process ended, once it has.
+    /// How the server went, once it has.
     pub(super) fn end(&self) -> Option<&str> {
         self.end.get().map(String::as_str)
     }
 
+    /// How the server is spoken to.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        if self.discovered.get().is_some() { Era::Modern } else { Era::Legacy }
+    }
+
+    /// What a modern server said of itself.
+    pub(super) fn discovered(&self) -> Option<&Discovered> {
+        self.discovered.get()
+    }
+
+    /// From now on it is spoken to as a modern server.
+    pub(super) fn be_modern(&self, discovered: Discovered) {
+        let _ = self.discovered.set(discovered);
+    }
+
     /// Sends a request.
     pub async fn request(self: &Arc<Self>, method: &str, params: Option<Json>) -> Waiting {
-        self.send_request(method, params, Fields::default(), None, None).await
+        self.send_request(Request { method: method.to_owned(), params, ..Request::default() }).await
     }
 
     /// Sends a request as it came, but for its id.
     pub async fn forward(self: &Arc<Self>, method: &str, params: Option<Json>, extra: Fields) -> Waiting {
-        self.send_request(method, params, extra, None, None).await
+        self.send_request(Request { method: method.to_owned(), params, extra, context: None }).await
     }
 
     /// Sends a `tools/call` whose progress goes to `context`.
     pub async fn call(self: &Arc<Self>, params: Fields, context: RunContext) -> Waiting {
-        self.send_request("tools/call", None, Fields::default(), Some(params), Some(context)).await
+        let params = Some(params.to_json());
+        let method = "tools/call".to_owned();
+        self.send_request(Request { method, params, context: Some(context), ..Request::default() }).await
     }
 
-    async fn send_request(
-        self: &Arc<Self>,
-        method: &str,
-        mut params: Option<Json>,
-        extra: Fields,
-        call: Option<Fields>,
-        progress: Option<RunContext>,
-    ) -> Waiting {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        if let Some(call) = call {
-            params = Some(with_token(call, id));
-        }
-        let (reply, answer) = oneshot::channel();
-        let stopping = Arc::<Stopping>::default();
-        self.waiters().insert(id, Waiter::Waiting { reply, progress, stopping: stopping.clone() });
-        let message = Message::Request { id: Id::from(id), method: method.to_owned(), params, extra };
-        // A line that cannot be sent is lost with the process, and the reader tells so.
-        self.send(message.to_line()).await;
-        if self.is_closed() {
-            self.waiters().remove(&id);
-        }
-        Waiting { connection: self.clone(), id, reply: answer, stopping }
-    }
-
-    /// Sends anything that wants no answer.
-    pub async fn send(&self, line: String) {
-        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(out) = out {
-            out.send(line).await;
-        }
-    }
-
-    /// The call that a request of the server belongs to: that with our id `about`, or, where the transport does not say which,
-    /// the one that was sent last among those that still wait.
+    /// The call that a message of the server is about (`about` as [`Inbox::receive`] had it): if that does not say, the call
+    /// that was sent last of those that wait.
     #[must_use]
     pub fn context_of(&self, about: Option<u64>) -> Option<RunContext> {
-        let waiters = self.waiters();
-        let calls = waiters.iter().filter_map(|(id, waiter)| match waiter {
-            Waiter::Waiting { progress: Some(context), .. } => Some((*id, context)),
-            _ => None,
+        self.waiters().context(about)
+    }
+
+    async fn send_request(self: &Arc<Self>, mut request: Request) -> Waiting {
+        let is_modern = self.era() == Era::Modern;
+        if let Some(answered) = is_modern.then(|| self.answered_here(&request)).flatten() {
+            return answered;
+        }
+        let id = self.next_id();
+        if request.context.is_some() {
+            request.params = request.params.map(|params| with_token(params, id));
+        }
+        request.params = match request.params {
+            params if is_modern => Some(modern::dress(params, self.memory.asker())),
+            params => params.map(modern::undress),
+        };
+        self.put(id, request).await
+    }
+
+    /// Sends a request exactly so.
+    pub(super) async fn request_as_it_is(self: &Arc<Self>, method: &str, params: Json) -> Waiting {
+        let request = Request { method: method.to_owned(), params: Some(params), ..Request::default() };
+        self.put(self.next_id(), request).await
+    }
+
+    async fn put(self: &Arc<Self>, id: u64, request: Request) -> Waiting {
+        let Request { method, params, extra, context } = request;
+        let (mut open, reply) = Open::new(id, &method, context);
+        if self.era() == Era::Modern && MAY_ASK.contains(&method.as_str()) {
+            open.again = params.clone().map(|params| (params, extra.clone()));
+        }
+        let signs = open.signs.clone();
+        self.waiters().insert(id, open);
+        self.write(&Message::Request { id: Id::from(id), method, params, extra }).await;
+        // What could not be sent is lost with the server.
+        if self.is_closed() {
+            self.waiters().forget(id);
+        }
+        Waiting { connection: self.clone(), id, reply, signs }
+    }
+
+    fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The answer, if a modern server is not asked this, for it does not know it: what it says is remembered, and goes along with
+    /// each request, or with the subscription that is held open ([`listen`]).
+    fn answered_here(self: &Arc<Self>, request: &Request) -> Option<Waiting> {
+        let subscribes = request.method.starts_with("resources/");
+        match request.method.as_str() {
+            "ping" => {}
+            "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
+                self.memory.remember_request(&request.method, request.params.as_ref());
+            }
+            _ => return None,
+        }
+        let id = self.next_id();
+        let (Open { reply, signs, .. }, answer) = Open::new(id, "", None);
+        let (connection, version) = (self.clone(), *self.memory.watch_resources().borrow());
+        tokio::spawn(async move {
+            if subscribes {
+                listen::until_heard(&connection, version).await;
+            }
+            let _ = reply.send(Reply::plain(Answer::Result(to_json(&json!({})))));
         });
-        match about {
-            Some(about) => calls.into_iter().find(|(id, _)| *id == about).map(|(_, context)| context.clone()),
-            None => calls.max_by_key(|(id, _)| *id).map(|(_, context)| context.clone()),
+        Some(Waiting { connection: self.clone(), id, reply: answer, signs })
+    }
+
+    /// Sends a notification, as far as the server knows it.
+    pub async fn send(self: &Arc<Self>, message: Message) {
+        if self.era() == Era::Modern
+            && let Message::Notification { method, params, .. } = &message
+        {
+            match method.as_str() {
+                "notifications/initialized" | "notifications/roots/list_changed" => return,
+                CANCELLED => return self.cancel_by(params.as_ref()).await,
+                _ => {}
+            }
+        }
+        self.write(&message).await;
+    }
+
+    async fn write(&self, message: &Message) {
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(out) = out {
+            out.send(message.to_line()).await;
         }
     }
 
     /// Answers a request of the server.
-    pub async fn answer(&self, id: Id, answer: Answer, extra: Fields) {
-        self.send(Message::Response { id, answer, extra }.to_line()).await;
+    pub async fn answer(self: &Arc<Self>, id: Id, answer: Answer, extra: Fields) {
+        let is_ours = self.waiters().has_asked(&id);
+        if is_ours {
+            let next = self.waiters().answered(&id, answer);
+            return self.go_on(next).await;
+        }
+        self.write(&Message::Response { id, answer, extra }).await;
     }
 
     /// Tells a new process what the old one knew. What it answers is nobody's concern.
     pub(super) async fn replay(self: &Arc<Self>, message: Message) {
         match message {
             Message::Request { method, params, .. } => drop(self.request(&method, params).await),
-            message => self.send(message.to_line()).await,
+            message => self.write(&message).await,
         }
     }
 
-    /// Closes the server's stdin and waits until the process is gone: by itself, or made to.
+    /// Ends the connection, and waits until the server is gone: by itself, or made to.
     pub(super) async fn stop(&self) {
         self.stop.raise();
         self.closed.raised().await;
     }
 
-    fn waiters(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Waiter>> {
+    /// Resolves when the server is gone.
+    pub(super) async fn closed(&self) {
+        self.closed.raised().await;
+    }
+
+    /// Takes no more messages for the server: its stdin is closed behind the last one.
+    pub(super) fn hang_up(&self) {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The server is gone: so are the answers that were waited for.
+    pub(super) fn close(&self, end: String) {
+        tracing::info!("{end}");
+        let _ = self.end.set(end);
+        self.closed.raise();
+        self.waiters().clear();
+    }
+
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Follows which subscription the server has acknowledged last.
+    pub(super) fn acknowledged(&self) -> watch::Receiver<u64> {
+        self.acknowledged.subscribe()
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
+        self.inbox.as_ref().and_then(Weak::upgrade)
     }
 
     fn lost(&self) -> Reply {
@@ -212,8 +333,164 @@ impl Connection {
     }
 }
 
+/// What the server says.
+impl Connection {
+    /// Takes one message; `about` is our request that it belongs to, where the transport tells.
+    pub(super) async fn take(self: &Arc<Self>, about: Option<u64>, message: Message) {
+        match message {
+            Message::Response { id, answer, extra } if !id.is_unknown() => {
+                self.response(&id, answer, extra).await;
+            }
+            Message::Notification { ref method, ref params, .. }
+                if method == "notifications/progress" && self.progress(params.as_ref()) =>
+            {
+                // Whoever waits takes it before the next one is read, so that a burst does not outrun them.
+                tokio::task::yield_now().await;
+            }
+            Message::Notification { method, params, extra } if self.era() == Era::Modern => {
+                let (params, subscription) = modern::without_subscription(params);
+                if method == "notifications/subscriptions/acknowledged" {
+                    self.acknowledged.send_replace(subscription.unwrap_or_default());
+                } else {
+                    self.pass_in(about, Message::Notification { method, params, extra }).await;
+                }
+            }
+            message => self.pass_in(about, message).await,
+        }
+    }
+
+    async fn pass_in(self: &Arc<Self>, about: Option<u64>, message: Message) {
+        if let Some(inbox) = self.inbox() {
+            inbox.receive(self, about, message).await;
+        }
+    }
+
+    async fn response(self: &Arc<Self>, id: &Id, answer: Answer, extra: Fields) {
+        self.spoke.store(true, Ordering::Relaxed);
+        let answer = match self.era() {
+            Era::Legacy => answer,
+            Era::Modern => match (modern::shape(answer), id.number()) {
+                (Shape::Final(answer), _) => answer,
+                (Shape::Interim(interim), Some(sent_as)) => {
+                    let next = self.waiters().interim(sent_as, interim);
+                    return self.go_on(next).await;
+                }
+                (Shape::Interim(_), None) => return,
+            },
+        };
+        match id.number().map_or(Whose::Nobody, |id| self.waiters().take(id)) {
+            Whose::Open(open) => drop(open.reply.send(Reply::Answer(answer, extra))),
+            Whose::Cancelled(handle) => {
+                if let Some(inbox) = self.inbox() {
+                    inbox.late_answer(handle);
+                }
+            }
+            Whose::Nobody => {
+                tracing::warn!(server = self.server, %id, "an answer to no request of ours; it is ignored");
+            }
+        }
+    }
+
+    /// Does what follows from an interim result, or from the answer to one of its questions.
+    async fn go_on(self: &Arc<Self>, next: Next) {
+        match next {
+            Next::Ask(about, questions) => {
+                for question in questions {
+                    self.pass_in(Some(about), question).await;
+                }
+            }
+            Next::Again(id) => {
+                let again = self.waiters().again(id, self.next_id());
+                if let Some(message) = again {
+                    self.write(&message).await;
+                }
+            }
+            Next::Failed(open, answer) => drop(open.reply.send(Reply::plain(answer))),
+            Next::Wait => {}
+            Next::Unknown => tracing::debug!(server = self.server, "nobody waits for this any more"),
+        }
+    }
+
+    /// A message was too long to be read. The answer is gone, but whoever waits for it is told; if it cannot be found out who
+    /// that is, all who wait are.
+    pub(super) fn too_long(&self, bytes: usize, max: usize, whose: Option<u64>) {
+        let why = format!(
+            "the MCP server `{}` sent a message of {bytes} bytes, more than the limit of {max}; raise it with --max-message",
+            self.server
+        );
+        tracing::error!("{why}");
+        let mut waiters = self.waiters();
+        let whose = whose.filter(|id| waiters.knows(*id));
+        for sent_as in whose.map_or_else(|| waiters.sent(), |id| vec![id]) {
+            if let Whose::Open(open) = waiters.take(sent_as) {
+                let _ = open.reply.send(Reply::plain(Answer::Error(message::error(INTERNAL_ERROR, &why))));
+            }
+        }
+    }
+
+    /// Brings progress under one of our tokens to whom it concerns. Returns whether the token was ours.
+    fn progress(&self, params: Option<&Json>) -> bool {
+        #[derive(Deserialize, Default)]
+        struct Report {
+            progress: Option<f64>,
+            total: Option<f64>,
+            message: Option<String>,
+        }
+        let Some(params) = params else { return false };
+        let Ok(fields) = Fields::parse(params.get()) else { return false };
+        let token: Option<String> = fields.read("progressToken");
+        let Some(id) = token.and_then(|token| token.strip_prefix(TOKEN_PREFIX)?.parse().ok()) else {
+            return false;
+        };
+        // What does not read is still for whoever waits, word for word.
+        let report = serde_json::from_str::<Report>(params.get()).unwrap_or_default();
+        if let Some(Open { context: Some(context), signs, .. }) = self.waiters().open(id) {
+            signs.progressed();
+            context.progress(Progress {
+                progress: report.progress.unwrap_or_default(),
+                total: report.total,
+                message: report.message.map(|message| message.chars().take(MESSAGE_CHARS).collect()),
+                verbatim: Some(params.get().into()),
+            });
+        }
+        true
+    }
+}
+
+/// Taking back.
+impl Connection {
+    /// The client's own words for it, with our id of the request.
+    async fn cancel_by(self: &Arc<Self>, params: Option<&Json>) {
+        let fields = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
+        let Some(id) = fields.get("requestId").and_then(Id::read).and_then(|id| id.number()) else { return };
+        self.cancel(id, fields).await;
+    }
+
+    /// Tells the server that nobody wants the answer of a request any more, and those whom it asked for its sake.
+    async fn cancel(self: &Arc<Self>, id: u64, mut fields: Fields) {
+        let cancel = self.waiters().cancel(id);
+        let told = |fields: &Fields| Message::notification(CANCELLED, fields.to_json());
+        match cancel {
+            Cancel::Sent(sent_as) => {
+                fields.set("requestId", to_json(&sent_as));
+                self.write(&told(&fields)).await;
+            }
+            Cancel::Asking(open, questions) => {
+                let stopped = message::error(INTERNAL_ERROR, "cancelled while it waited for an answer");
+                let _ = open.reply.send(Reply::plain(Answer::Error(stopped)));
+                for question in questions {
+                    fields.set("requestId", question.to_json());
+                    self.pass_in(Some(id), told(&fields)).await;
+                }
+            }
+            Cancel::Gone => {}
+        }
+    }
+}
+
 /// The parameters of a call with a progress token of ours, whether or not the caller gave one.
-fn with_token(mut call: Fields, id: u64) -> Json {
+fn with_token(params: Json, id: u64) -> Json {
+    let Ok(mut call) = Fields::parse(params.get()) else { return params };
     let mut meta: Fields = call.read("_meta").unwrap_or_default();
     meta.set("progressToken", to_json(&format!("{TOKEN_PREFIX}{id}")));
     call.set("_meta", meta.to_json());
@@ -241,184 +518,28 @@ impl Waiting {
     /// As [`Waiting::reply`], for who may give up in between. Not to be called again after it has returned.
     pub async fn next_reply(&mut self) -> Reply {
         match (&mut self.reply).await {
-            Ok((answer, extra)) => Reply::Answer(answer, extra),
+            Ok(reply) => reply,
             Err(_) => self.connection.lost(),
         }
     }
 
     /// Tells the server that nobody wants the answer any more.
     pub async fn cancel(&self, reason: &str) {
-        self.stopping.is_told.store(true, Ordering::Relaxed);
-        let params = to_json(&serde_json::json!({"requestId": self.id, "reason": reason}));
-        self.connection.send(Message::notification("notifications/cancelled", params).to_line()).await;
+        let mut fields = Fields::default();
+        fields.set("requestId", to_json(&self.id));
+        fields.set("reason", to_json(reason));
+        self.connection.cancel(self.id, fields).await;
     }
 
     /// Whether the server has reported progress after it was told to stop.
     #[must_use]
     pub fn went_on(&self) -> bool {
-        self.stopping.went_on.load(Ordering::Relaxed)
+        self.signs.went_on.load(Ordering::Relaxed)
     }
 
     /// Gives the request up, but goes on listening for an answer that comes all the same.
     pub fn give_up(self, handle: Handle) {
-        let mut waiters = self.connection.waiters();
-        if waiters.len() < CANCELLED_MAX {
-            waiters.insert(self.id, Waiter::Cancelled(handle));
-        } else {
-            waiters.remove(&self.id);
-        }
-    }
-}
-
-struct Reader {
-    connection: Arc<Connection>,
-    name: String,
-    max_message: usize,
-    inbox: Option<Weak<dyn Inbox>>,
-    /// Whether any process of the server has answered anything.
-    spoke: Arc<AtomicBool>,
-}
-
-impl Reader {
-    async fn run(self, mut child: Child, stdout: ChildStdout) {
-        let mut lines = LineReader::new(stdout, self.max_message);
-        tokio::select! {
-            () = self.lines(&mut lines) => {}
-            () = self.connection.stop.raised() => {}
-            // Its end may come before that of its stdout, which a process that it has started may hold.
-            _ = child.wait() => drop(tokio::time::timeout(LAST_WORDS, self.lines(&mut lines)).await),
-        }
-        // Without its stdin a server ends by itself; one that does not is ended. What it still writes is read, for a full
-        // pipe would hold it up.
-        self.connection.out.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let status = tokio::select! {
-            status = process::end(&mut child) => status,
-            never = async { self.lines(&mut lines).await; std::future::pending().await } => never,
-        };
-        let end = match status {
-            Ok(status) => format!("the MCP server `{}` ended ({status})", self.name),
-            Err(error) => format!("the MCP server `{}` is gone ({error})", self.name),
-        };
-        tracing::info!("{end}");
-        let _ = self.connection.end.set(end);
-        self.connection.closed.raise();
-        self.connection.waiters().clear();
-    }
-
-    async fn lines(&self, lines: &mut LineReader<ChildStdout>) {
-        loop {
-            match lines.next().await {
-                Ok(Some(line)) => self.line(line).await,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!(server = self.name, %error, "the MCP server's stdout cannot be read");
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn line(&self, line: Line<'_>) {
-        match line {
-            Line::Text(text) => match message::parse(text) {
-                Ok(Incoming::One(message)) => self.message(message).await,
-                Ok(Incoming::Batch(parts)) => {
-                    for part in parts {
-                        match part {
-                            Ok(message) => self.message(message).await,
-                            Err(malformed) => self.ignore(&malformed.message),
-                        }
-                    }
-                }
-                Err(malformed) => self.ignore(&malformed.message),
-            },
-            Line::NotText => self.ignore("not UTF-8"),
-            Line::TooLong { bytes, head, tail } => self.too_long(bytes, &head, &tail),
-        }
-    }
-
-    fn ignore(&self, why: &str) {
-        tracing::warn!(server = self.name, why, "a line of the MCP server is no message; it is ignored");
-    }
-
-    /// The answer is gone, but whoever waits for it is told; if it cannot be found out who that is, all who wait are.
-    fn too_long(&self, bytes: usize, head: &str, tail: &str) {
-        let max = self.max_message;
-        let why = format!(
-            "the MCP server `{}` sent a message of {bytes} bytes, more than the limit of {max}; raise it with --max-message",
-            self.name
-        );
-        tracing::error!("{why}");
-        let error = || (Answer::Error(message::error(INTERNAL_ERROR, &why)), Fields::default());
-        let mut waiters = self.connection.waiters();
-        let whose = message::id_at_ends(head, tail).filter(|id| waiters.contains_key(id));
-        let told: Vec<u64> = whose.map_or_else(|| waiters.keys().copied().collect(), |id| vec![id]);
-        for id in told {
-            if let Some(Waiter::Waiting { reply, .. }) = waiters.remove(&id) {
-                let _ = reply.send(error());
-            }
-        }
-    }
-
-    async fn message(&self, message: Message) {
-        match message {
-            Message::Response { id, answer, extra } if !id.is_unknown() => self.response(&id, answer, extra),
-            Message::Notification { ref method, ref params, .. }
-                if method == "notifications/progress" && self.progress(params.as_ref()) =>
-            {
-                // Whoever waits takes it before the next line is read, so that a burst does not outrun them.
-                tokio::task::yield_now().await;
-            }
-            message => {
-                if let Some(inbox) = self.inbox.as_ref().and_then(Weak::upgrade) {
-                    inbox.receive(&self.connection, None, message).await;
-                }
-            }
-        }
-    }
-
-    fn response(&self, id: &Id, answer: Answer, extra: Fields) {
-        self.spoke.store(true, Ordering::Relaxed);
-        let waiter = id.number().and_then(|id| self.connection.waiters().remove(&id));
-        match waiter {
-            Some(Waiter::Waiting { reply, .. }) => drop(reply.send((answer, extra))),
-            Some(Waiter::Cancelled(handle)) => {
-                if let Some(inbox) = self.inbox.as_ref().and_then(Weak::upgrade) {
-                    inbox.late_answer(handle);
-                }
-            }
-            None => tracing::warn!(server = self.name, %id, "an answer to no request of ours; it is ignored"),
-        }
-    }
-
-    /// Brings progress under one of our tokens to whom it concerns. Returns whether the token was ours.
-    fn progress(&self, params: Option<&Json>) -> bool {
-        #[derive(Deserialize, Default)]
-        struct Report {
-            progress: Option<f64>,
-            total: Option<f64>,
-            message: Option<String>,
-        }
-        let Some(params) = params else { return false };
-        let Ok(fields) = Fields::parse(params.get()) else { return false };
-        let token: Option<String> = fields.read("progressToken");
-        let Some(id) = token.and_then(|token| token.strip_prefix(TOKEN_PREFIX)?.parse().ok()) else {
-            return false;
-        };
-        // What does not read is still for whoever waits, word for word.
-        let report = serde_json::from_str::<Report>(params.get()).unwrap_or_default();
-        if let Some(Waiter::Waiting { progress: Some(context), stopping, .. }) =
-            self.connection.waiters().get(&id)
-        {
-            stopping.went_on.fetch_or(stopping.is_told.load(Ordering::Relaxed), Ordering::Relaxed);
-            context.progress(Progress {
-                progress: report.progress.unwrap_or_default(),
-                total: report.total,
-                message: report.message.map(|message| message.chars().take(MESSAGE_CHARS).collect()),
-                verbatim: Some(params.get().into()),
-            });
-        }
-        true
+        self.connection.waiters().give_up(self.id, handle);
     }
 }
 
@@ -428,7 +549,8 @@ mod tests {
 
     #[test]
     fn a_call_gets_our_token_and_keeps_everything_else() {
-        let call = Fields::parse(r#"{"name":"x","_meta":{"a":1.0,"progressToken":7},"z":[1e400]}"#).unwrap();
+        let call = r#"{"name":"x","_meta":{"a":1.0,"progressToken":7},"z":[1e400]}"#;
+        let call = serde_json::value::RawValue::from_string(call.to_owned()).unwrap();
         let expected = r#"{"name":"x","_meta":{"a":1.0,"progressToken":"meanwhile-3"},"z":[1e400]}"#;
         assert_eq!(with_token(call, 3).get(), expected);
     }

@@ -1,8 +1,14 @@
-//! The server behind us: a process that is started at need, spoken to over its stdin and stdout, and started again, with
-//! growing pauses, when it has died.
+//! The server behind us: a process that is started at need and started again, with growing pauses, when it has died, or a
+//! server elsewhere. Whatever it speaks, it is spoken to in the shapes of the last legacy revision.
 
 mod connection;
+mod launch;
+mod listen;
+mod memory;
+mod modern;
+mod probe;
 mod process;
+mod waiters;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -13,9 +19,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connection::{Connection, Reply, Waiting};
-pub use self::process::Launch;
+pub use self::launch::{Launch, Target};
 
-use crate::message::{Answer, Fields, Id, Message};
+use self::connection::Common;
+use self::memory::{Memory, with_elicitation};
+use self::modern::Discovered;
+use self::probe::{Found, probe};
+use self::process::Program;
+use crate::message::{Answer, Message};
+use crate::revision::Era;
 
 /// The first pause before a dead server is started again; it doubles with each start that fails.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -25,8 +37,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 const LIVED_WELL: Duration = Duration::from_secs(10);
 /// How long a server that was started again may take to initialize. It has done so before, for a client that waited.
 const INITIALIZE_AGAIN: Duration = Duration::from_secs(60);
-/// How many resource subscriptions are renewed after a restart.
-const SUBSCRIPTIONS_MAX: usize = 1000;
 
 /// Why there is no server to speak to.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -66,15 +76,6 @@ pub trait Inbox: Send + Sync + 'static {
     fn late_answer(&self, handle: Handle);
 }
 
-/// What a new process of the same server must be told before it can take the place of the old one.
-#[derive(Debug, Default)]
-struct Replay {
-    initialize: Option<Json>,
-    initialized: Option<Message>,
-    log_level: Option<Json>,
-    subscriptions: Vec<Json>,
-}
-
 /// One server, whichever process it is at the moment.
 pub struct Upstream {
     launch: Launch,
@@ -82,7 +83,9 @@ pub struct Upstream {
     inbox: OnceLock<Weak<dyn Inbox>>,
     current: Mutex<Option<Arc<Connection>>>,
     starting: tokio::sync::Mutex<Backoff>,
-    replay: Mutex<Replay>,
+    memory: Arc<Memory>,
+    /// Of which era the server has shown to be.
+    era: Mutex<Option<Era>>,
     stopped: CancellationToken,
     /// Whether it has ever answered anything.
     spoke: Arc<AtomicBool>,
@@ -100,13 +103,15 @@ impl Upstream {
     /// A server that is not running yet. Messages of more than `max_message` bytes from it are refused.
     #[must_use]
     pub fn new(launch: Launch, max_message: usize) -> Arc<Upstream> {
+        let era = launch.era;
         Arc::new(Upstream {
             launch,
             max_message,
             inbox: OnceLock::new(),
             current: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
-            replay: Mutex::default(),
+            memory: Arc::new(Memory::new()),
+            era: Mutex::new(era),
             stopped: CancellationToken::new(),
             spoke: Arc::default(),
             failed: OnceLock::new(),
@@ -178,7 +183,7 @@ impl Upstream {
 
     fn ended(&self) -> UpstreamError {
         let reason = "this gateway is ending".to_owned();
-        UpstreamError::Start { command: self.launch.program.clone(), reason }
+        UpstreamError::Start { command: self.launch.place(), reason }
     }
 
     /// The running server, if there is one.
@@ -198,51 +203,59 @@ impl Upstream {
         }
     }
 
-    /// Introduces us with these parameters of an `initialize`, and returns what the server says of itself, as the result of one.
+    /// Introduces the client, with the parameters of its `initialize`, and returns what a legacy server would answer. A modern one
+    /// is not told: it hears who asks with each request.
     ///
     /// # Errors
-    /// If the server cannot be brought up, or is lost before it answers.
+    /// [`UpstreamError`], if there is no server, or it went before it answered.
     pub async fn initialize(self: &Arc<Self>, params: Json) -> Result<Answer, UpstreamError> {
-        let connection = self.connect().await?;
-        let answer = connection.request("initialize", Some(params.clone())).await.reply().await.answer()?;
-        if matches!(answer, Answer::Result(_)) {
-            self.remember_initialize(Some(params));
-        }
-        Ok(answer)
+        let introduced = self.introduce(params).await?;
+        self.introduced(introduced).await
     }
 
-    /// Remembers with what the server was initialized, for its later processes.
-    pub fn remember_initialize(&self, params: Option<Json>) {
-        self.replay().initialize = params;
+    /// The first half of [`Upstream::initialize`]: when it returns, what comes after will reach the server after it.
+    ///
+    /// # Errors
+    /// If there is no server.
+    pub async fn introduce(self: &Arc<Self>, params: Json) -> Result<Introduced, UpstreamError> {
+        let connection = self.connect().await?;
+        if let Some(discovered) = connection.discovered() {
+            self.memory.initialize_with(params);
+            let result = discovered.to_initialize_result(&self.launch.name);
+            return Ok(Introduced(Introduction::Known(Answer::Result(result))));
+        }
+        let params = with_elicitation(params);
+        let waiting = connection.request("initialize", Some(params.clone())).await;
+        Ok(Introduced(Introduction::Asked(waiting, params)))
+    }
+
+    /// The second half.
+    ///
+    /// # Errors
+    /// If the server went before it answered.
+    pub async fn introduced(&self, introduced: Introduced) -> Result<Answer, UpstreamError> {
+        match introduced.0 {
+            Introduction::Known(answer) => Ok(answer),
+            Introduction::Asked(waiting, params) => {
+                let answer = waiting.reply().await.answer()?;
+                if matches!(answer, Answer::Result(_)) {
+                    *self.era() = Some(Era::Legacy);
+                    self.memory.initialize_with(params);
+                }
+                Ok(answer)
+            }
+        }
     }
 
     /// Whether the client has declared the server initialized.
     #[must_use]
     pub fn is_initialized(&self) -> bool {
-        self.replay().initialized.is_some()
+        self.memory.is_initialized()
     }
 
     /// Remembers what the client has told the server and a later process must know too.
     pub fn remember(&self, message: &Message) {
-        let mut replay = self.replay();
-        match message {
-            Message::Notification { method, .. } if method == "notifications/initialized" => {
-                replay.initialized = Some(message.clone());
-            }
-            Message::Request { method, params: Some(params), .. } => match method.as_str() {
-                "logging/setLevel" => replay.log_level = Some(params.clone()),
-                "resources/subscribe" if replay.subscriptions.len() < SUBSCRIPTIONS_MAX => {
-                    replay.subscriptions.push(params.clone());
-                }
-                "resources/unsubscribe" => {
-                    let uri = |params: &Json| Fields::parse(params.get()).ok()?.read::<String>("uri");
-                    let gone = uri(params);
-                    replay.subscriptions.retain(|held| uri(held) != gone);
-                }
-                _ => {}
-            },
-            _ => {}
-        }
+        self.memory.remember(message);
     }
 
     async fn pause(&self, backoff: &mut Backoff) {
@@ -262,56 +275,89 @@ impl Upstream {
     }
 
     async fn start(&self) -> Result<Arc<Connection>, UpstreamError> {
-        let child = self.launch.spawn()?;
-        let inbox = self.inbox.get().cloned();
-        let connection =
-            Connection::start(child, &self.launch.name, self.max_message, inbox, self.spoke.clone());
-        let (initialize, rest) = self.replay().messages();
-        let Some(initialize) = initialize else { return Ok(connection) };
+        let connection = self.reach()?;
+        let known = *self.era();
+        let found = match known {
+            Some(Era::Legacy) => Found::Legacy,
+            known => match probe(&connection, &self.stopped).await {
+                // Its verdict is known; if it does not say so again it is asked all the same.
+                Found::Legacy if known.is_some() => Found::Modern(Discovered::default()),
+                found => found,
+            },
+        };
+        match found {
+            Found::Modern(discovered) => {
+                *self.era() = Some(Era::Modern);
+                connection.be_modern(discovered);
+                tokio::spawn(listen::hold(connection.clone()));
+                Ok(connection)
+            }
+            Found::Legacy => self.introduce_again(connection).await,
+            Found::Gone if self.stopped.is_cancelled() => {
+                connection.stop().await;
+                Err(self.ended())
+            }
+            // It may have gone because of the question. That it is a legacy one is known once it has been initialized.
+            Found::Gone => self.introduce_again(self.reach()?).await,
+        }
+    }
+
+    fn reach(&self) -> Result<Arc<Connection>, UpstreamError> {
+        let common = Common {
+            memory: self.memory.clone(),
+            inbox: self.inbox.get().cloned(),
+            spoke: self.spoke.clone(),
+        };
+        match &self.launch.target {
+            Target::Process { program, args, env, cwd } => {
+                let program = Program { name: &self.launch.name, program, args, env, cwd: cwd.as_ref() };
+                program.connect(self.max_message, common)
+            }
+            Target::Remote { .. } => Err(UpstreamError::Start {
+                command: self.launch.place(),
+                reason: "servers over HTTP are not reached yet".to_owned(),
+            }),
+        }
+    }
+
+    /// Tells a legacy server what the process before it was told.
+    async fn introduce_again(&self, connection: Arc<Connection>) -> Result<Arc<Connection>, UpstreamError> {
+        let Some((initialize, rest)) = self.memory.replay() else { return Ok(connection) };
         let mut waiting = connection.request("initialize", Some(initialize)).await;
         let reply = tokio::select! {
             reply = waiting.next_reply() => reply,
             () = self.stopped.cancelled() => Reply::Lost("this gateway is ending".to_owned()),
             () = tokio::time::sleep(INITIALIZE_AGAIN) => Reply::Lost(format!("no answer in {INITIALIZE_AGAIN:?}")),
         };
-        match reply {
-            Reply::Answer(Answer::Result(_), _) => {}
-            Reply::Answer(Answer::Error(error), _) => {
-                connection.stop().await;
-                let reason = format!("it answered {}", error.get());
-                return Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason });
+        let reason = match reply {
+            Reply::Answer(Answer::Result(_), _) => {
+                for message in rest {
+                    connection.replay(message).await;
+                }
+                return Ok(connection);
             }
-            Reply::Lost(reason) => {
-                connection.stop().await;
-                return Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason });
-            }
-        }
-        for message in rest {
-            connection.replay(message).await;
-        }
-        Ok(connection)
+            Reply::Answer(Answer::Error(error), _) => format!("it answered {}", error.get()),
+            Reply::Lost(reason) => reason,
+        };
+        connection.stop().await;
+        Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason })
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Option<Arc<Connection>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn replay(&self) -> std::sync::MutexGuard<'_, Replay> {
-        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    fn era(&self) -> std::sync::MutexGuard<'_, Option<Era>> {
+        self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Replay {
-    fn messages(&self) -> (Option<Json>, Vec<Message>) {
-        let request = |method: &str, params: &Json| Message::Request {
-            id: Id::from(0),
-            method: method.to_owned(),
-            params: Some(params.clone()),
-            extra: Fields::default(),
-        };
-        let mut rest: Vec<Message> = self.initialized.iter().cloned().collect();
-        rest.extend(self.log_level.iter().map(|params| request("logging/setLevel", params)));
-        rest.extend(self.subscriptions.iter().map(|params| request("resources/subscribe", params)));
-        (self.initialize.clone(), rest)
-    }
+/// An `initialize` that is under way.
+#[derive(Debug)]
+pub struct Introduced(Introduction);
+
+#[derive(Debug)]
+enum Introduction {
+    Known(Answer),
+    Asked(Waiting, Json),
 }

@@ -1,0 +1,318 @@
+//! Who waits for which answer, and what a modern server asks on the way to it. Only bookkeeping: nothing here sends anything.
+//!
+//! A modern server that needs more to answer a request ends it with an interim result; the request is then sent again, under
+//! another id, with what was missing. To whoever waits it is one request all the while, known by its first id.
+//! See <https://modelcontextprotocol.io/specification/2026-07-28/basic/patterns/mrtr>.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use meanwhile_core::{Handle, Json, RunContext};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::connection::Reply;
+use super::modern::Interim;
+use crate::message::{Answer, Fields, Id, Message, to_json};
+
+/// How often a server may ask for more before it has to answer.
+const ROUNDS_MAX: u32 = 20;
+/// How many questions it may ask at once.
+const QUESTIONS_MAX: usize = 100;
+/// How many cancelled calls are remembered, to notice an answer that comes all the same.
+const CANCELLED_MAX: usize = 1000;
+
+/// What a request that was told to stop, or went on all the same, shows of it.
+#[derive(Debug, Default)]
+pub(super) struct Signs {
+    pub(super) told_to_stop: AtomicBool,
+    pub(super) went_on: AtomicBool,
+}
+
+impl Signs {
+    /// It has reported progress.
+    pub(super) fn progressed(&self) {
+        self.went_on.fetch_or(self.told_to_stop.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// A request that waits for its answer.
+pub(super) struct Open {
+    pub(super) reply: oneshot::Sender<Reply>,
+    pub(super) context: Option<RunContext>,
+    pub(super) signs: Arc<Signs>,
+    pub(super) method: String,
+    /// Its parameters and the rest of its envelope, if it may have to be sent again.
+    pub(super) again: Option<(Json, Fields)>,
+    /// Its id on the wire at the moment.
+    sent_as: u64,
+    rounds: u32,
+    round: Option<Round>,
+}
+
+/// One round of questions.
+struct Round {
+    answers: Vec<(String, Option<Json>)>,
+    state: Option<Json>,
+}
+
+struct Question {
+    /// The request that it belongs to.
+    of: u64,
+    key: String,
+    method: String,
+}
+
+enum Waiter {
+    Open(Open),
+    Cancelled(Handle),
+}
+
+/// To whom an answer belongs.
+pub(super) enum Whose {
+    Open(Open),
+    /// The call of this job, which had been cancelled.
+    Cancelled(Handle),
+    Nobody,
+}
+
+/// What follows from an interim result, or from the answer to a question.
+pub(super) enum Next {
+    /// These are asked, about the request of this id.
+    Ask(u64, Vec<Message>),
+    /// The request of this id is sent again.
+    Again(u64),
+    /// The request of this id has ended without an answer, and its questions are nobody's concern any more.
+    Failed(Open, Answer),
+    /// Other answers are waited for.
+    Wait,
+    /// It is about nothing known here.
+    Unknown,
+}
+
+/// How a request is cancelled.
+pub(super) enum Cancel {
+    /// The server is told, by the id on the wire.
+    Sent(u64),
+    /// The server does nothing: it waits for the answers to these questions.
+    Asking(Open, Vec<Id>),
+    /// There is nothing to cancel.
+    Gone,
+}
+
+#[derive(Default)]
+pub(super) struct Waiters {
+    known: HashMap<u64, Waiter>,
+    /// The ids of requests that were sent again under these.
+    again: HashMap<u64, u64>,
+    /// The questions that are open.
+    asked: HashMap<Id, Question>,
+    next_question: u64,
+}
+
+impl Open {
+    pub(super) fn new(
+        id: u64,
+        method: &str,
+        context: Option<RunContext>,
+    ) -> (Open, oneshot::Receiver<Reply>) {
+        let (reply, answer) = oneshot::channel();
+        let (signs, method) = (Arc::default(), method.to_owned());
+        let open = Open { reply, context, signs, method, again: None, sent_as: id, rounds: 0, round: None };
+        (open, answer)
+    }
+}
+
+impl Waiters {
+    pub(super) fn insert(&mut self, id: u64, open: Open) {
+        self.known.insert(id, Waiter::Open(open));
+    }
+
+    /// The request that is known by this id on the wire.
+    fn id(&self, sent_as: u64) -> u64 {
+        self.again.get(&sent_as).copied().unwrap_or(sent_as)
+    }
+
+    pub(super) fn knows(&self, sent_as: u64) -> bool {
+        self.known.contains_key(&self.id(sent_as))
+    }
+
+    /// Every id on the wire under which something is waited for.
+    pub(super) fn sent(&self) -> Vec<u64> {
+        let sent = |(id, waiter): (&u64, &Waiter)| match waiter {
+            Waiter::Open(open) => open.sent_as,
+            Waiter::Cancelled(_) => *id,
+        };
+        self.known.iter().map(sent).collect()
+    }
+
+    /// Whose answer it is; nobody waits for it any more from now on.
+    pub(super) fn take(&mut self, sent_as: u64) -> Whose {
+        let id = self.again.remove(&sent_as).unwrap_or(sent_as);
+        match self.known.remove(&id) {
+            Some(Waiter::Open(open)) => Whose::Open(open),
+            Some(Waiter::Cancelled(handle)) => Whose::Cancelled(handle),
+            None => Whose::Nobody,
+        }
+    }
+
+    pub(super) fn open(&self, id: u64) -> Option<&Open> {
+        match self.known.get(&id) {
+            Some(Waiter::Open(open)) => Some(open),
+            _ => None,
+        }
+    }
+
+    fn open_mut(&mut self, id: u64) -> Option<&mut Open> {
+        match self.known.get_mut(&id) {
+            Some(Waiter::Open(open)) => Some(open),
+            _ => None,
+        }
+    }
+
+    /// The call that a message of the server is about; if it does not say, the one that was sent last.
+    pub(super) fn context(&self, about: Option<u64>) -> Option<RunContext> {
+        if let Some(id) = about {
+            return self.open(id)?.context.clone();
+        }
+        let calls = self.known.iter().filter_map(|(id, waiter)| match waiter {
+            Waiter::Open(open) => Some((id, open.context.as_ref()?)),
+            Waiter::Cancelled(_) => None,
+        });
+        calls.max_by_key(|(id, _)| **id).map(|(_, context)| context.clone())
+    }
+
+    /// Whether it is a question that was asked here.
+    pub(super) fn has_asked(&self, question: &Id) -> bool {
+        self.asked.contains_key(question)
+    }
+
+    /// A call is given up, but an answer that comes all the same is to be noticed.
+    pub(super) fn give_up(&mut self, id: u64, handle: Handle) {
+        let sent_as = self.open(id).map_or(id, |open| open.sent_as);
+        if self.known.len() < CANCELLED_MAX && self.open(id).is_none_or(|open| open.round.is_none()) {
+            self.known.insert(id, Waiter::Cancelled(handle));
+        } else {
+            self.forget(id);
+            self.again.remove(&sent_as);
+        }
+    }
+
+    pub(super) fn forget(&mut self, id: u64) -> Option<Open> {
+        self.asked.retain(|_, question| question.of != id);
+        match self.known.remove(&id) {
+            Some(Waiter::Open(open)) => Some(open),
+            _ => None,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Waiters { next_question: self.next_question, ..Waiters::default() };
+    }
+
+    /// A request has ended with an interim result.
+    pub(super) fn interim(&mut self, sent_as: u64, interim: Interim) -> Next {
+        let id = self.again.remove(&sent_as).unwrap_or(sent_as);
+        let Some(open) = self.open_mut(id) else { return Next::Unknown };
+        open.rounds += 1;
+        let Interim { questions, state } = interim;
+        let why = match () {
+            () if open.again.is_none() => "it asks for more where it must not",
+            () if questions.is_empty() && state.is_none() => {
+                "it wants to be asked again and does not say how"
+            }
+            () if open.rounds > ROUNDS_MAX => "it asks for more again and again",
+            () if questions.len() > QUESTIONS_MAX => "it asks too much at once",
+            () => return self.ask(id, questions, state),
+        };
+        self.fail(id, Answer::Error(crate::message::error(crate::message::INTERNAL_ERROR, why)))
+    }
+
+    fn ask(&mut self, id: u64, questions: Vec<(String, Fields)>, state: Option<Json>) -> Next {
+        let mut messages = Vec::new();
+        let mut answers = Vec::new();
+        for (key, mut question) in questions {
+            self.next_question += 1;
+            // A text, as no server that asks by itself would have it.
+            let text = format!("meanwhile-{id}-{}", self.next_question);
+            let name = Id::read(&to_json(&text)).expect("a text is an id");
+            let method: String = question.read("method").unwrap_or_default();
+            self.asked.insert(name.clone(), Question { of: id, key: key.clone(), method: method.clone() });
+            messages.push(Message::Request {
+                id: name,
+                method,
+                params: question.take("params"),
+                extra: Fields::default(),
+            });
+            answers.push((key, None));
+        }
+        let is_empty = answers.is_empty();
+        if let Some(open) = self.open_mut(id) {
+            open.round = Some(Round { answers, state });
+        }
+        if is_empty { Next::Again(id) } else { Next::Ask(id, messages) }
+    }
+
+    fn fail(&mut self, id: u64, answer: Answer) -> Next {
+        self.forget(id).map_or(Next::Unknown, |open| Next::Failed(open, answer))
+    }
+
+    /// A question is answered.
+    pub(super) fn answered(&mut self, question: &Id, answer: Answer) -> Next {
+        let Some(Question { of: id, key, method }) = self.asked.remove(question) else {
+            return Next::Unknown;
+        };
+        let answer = match answer {
+            Answer::Result(result) => result,
+            // There is no way to say that a question failed, but a person may always refuse to answer.
+            Answer::Error(_) if method == "elicitation/create" => to_json(&json!({"action": "cancel"})),
+            error => return self.fail(id, error),
+        };
+        let Some(round) = self.open_mut(id).and_then(|open| open.round.as_mut()) else {
+            return Next::Unknown;
+        };
+        if let Some((_, slot)) = round.answers.iter_mut().find(|(name, _)| *name == key) {
+            *slot = Some(answer);
+        }
+        if round.answers.iter().all(|(_, answer)| answer.is_some()) { Next::Again(id) } else { Next::Wait }
+    }
+
+    /// The request as it is sent again under this id, with the answers; `None` if nobody waits for it any more.
+    pub(super) fn again(&mut self, id: u64, sent_as: u64) -> Option<Message> {
+        let open = self.open_mut(id)?;
+        let (params, extra) = open.again.clone()?;
+        let Round { answers, state } = open.round.take()?;
+        if open.reply.is_closed() {
+            self.forget(id);
+            return None;
+        }
+        let mut params = Fields::parse(params.get()).ok()?;
+        if !answers.is_empty() {
+            let mut responses = Fields::default();
+            for (key, answer) in answers {
+                responses.set(&key, answer?);
+            }
+            params.set("inputResponses", responses.to_json());
+        }
+        if let Some(state) = state {
+            params.set("requestState", state);
+        }
+        open.sent_as = sent_as;
+        let method = open.method.clone();
+        self.again.insert(sent_as, id);
+        Some(Message::Request { id: Id::from(sent_as), method, params: Some(params.to_json()), extra })
+    }
+
+    /// Nobody wants the answer of this request any more.
+    pub(super) fn cancel(&mut self, id: u64) -> Cancel {
+        let Some(open) = self.open(id) else { return Cancel::Gone };
+        open.signs.told_to_stop.store(true, Ordering::Relaxed);
+        if open.round.is_none() {
+            return Cancel::Sent(open.sent_as);
+        }
+        let asked = self.asked.iter().filter(|(_, question)| question.of == id);
+        let asked = asked.map(|(question, _)| question.clone()).collect();
+        self.forget(id).map_or(Cancel::Gone, |open| Cancel::Asking(open, asked))
+    }
+}
