@@ -179,7 +179,7 @@ fn tools_are_shown_as_they_are_and_ours_are_added() {
     }
     assert_eq!(
         tool_names(&ours)[expected.len()..],
-        ["poll_result", "list_jobs", "control_job", "read_result"]
+        ["poll_result", "list_jobs", "control_job", "read_result", "answer_job"]
     );
 }
 

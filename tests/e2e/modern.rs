@@ -86,7 +86,7 @@ fn a_slow_call_is_a_handle_to_those_who_have_no_tasks() {
     let handle = started["structuredContent"]["handle"].clone();
     let poll = client.start_modern("tools/call", call("poll_result", json!({"handle": handle})), &json!({}));
     std::fs::write(&gate, "").unwrap();
-    assert_eq!(text(&client.wait_response(poll).unwrap()), "open");
+    assert_eq!(text(&client.wait_response(poll).unwrap()), "opened");
 }
 
 #[test]
@@ -101,11 +101,11 @@ fn a_slow_call_is_a_task_to_those_who_have_them() {
     assert_eq!((&get()["status"], &get()["resultType"]), (&json!("working"), &json!("complete")));
     std::fs::write(&gate, "").unwrap();
     let ended = client.poll("the end of the task", || Some(get()).filter(|task| task["status"] != "working"));
-    assert_eq!((&ended["status"], text(&ended["result"])), (&json!("completed"), "open"));
+    assert_eq!((&ended["status"], text(&ended["result"])), (&json!("completed"), "opened"));
     assert!(ended["ttlMs"].is_u64(), "{ended}");
     // The same job, by our own tool.
     let polled = client.modern("tools/call", call("poll_result", json!({"handle": id})), &json!({})).unwrap();
-    assert_eq!(text(&polled), "open");
+    assert_eq!(text(&polled), "opened");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn whoever_listens_is_told_of_every_change() {
     assert_eq!((&first["params"]["status"], subscription(&first)), (&json!("working"), json!(id)));
     std::fs::write(&gate, "").unwrap();
     let last = client.next_notification("notifications/tasks");
-    assert_eq!((&last["params"]["status"], text(&last["params"]["result"])), (&json!("completed"), "open"));
+    assert_eq!((&last["params"]["status"], text(&last["params"]["result"])), (&json!("completed"), "opened"));
     client.modern("tools/call", call("grow", json!({})), &json!({})).unwrap();
     assert_eq!(subscription(&client.next_notification("notifications/tools/list_changed")), json!(id));
     // Taken back, it is over, and nothing is said of it any more.

@@ -52,7 +52,7 @@ fn a_task_goes_from_working_to_its_result() {
     let result = client.start_request("tasks/result", id.clone());
     std::fs::write(&gate, "").unwrap();
     let result = client.wait_response(result).unwrap();
-    assert_eq!((text(&result), &result["_meta"][RELATED]), ("open", &json!({"taskId": task["taskId"]})));
+    assert_eq!((text(&result), &result["_meta"][RELATED]), ("opened", &json!({"taskId": task["taskId"]})));
     assert_eq!(client.request("tasks/get", id.clone()).unwrap()["status"], "completed");
     let told = client.next_notification("notifications/tasks/status");
     assert_eq!(

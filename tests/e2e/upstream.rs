@@ -132,7 +132,7 @@ fn a_call_before_any_list_still_finds_its_tool_and_pages_are_followed() {
     }
     assert_eq!(names.iter().filter(|name| *name == "poll_result").count(), 1);
     assert!(
-        names.ends_with(&["read_result".to_owned()]) && names.iter().any(|name| name == "unknown_fields"),
+        names.ends_with(&["answer_job".to_owned()]) && names.iter().any(|name| name == "unknown_fields"),
         "{names:?}"
     );
 }

@@ -208,11 +208,12 @@ impl Engine {
             match self.store.create(new).await {
                 Ok(Created::New(job) | Created::Joined(job)) => {
                     run.becomes_job();
-                    self.write_progress(&job, latest).await;
+                    Box::pin(self.write_progress(&job, latest)).await;
                     if waited.cancel.is_raised() {
                         run.cancel();
                     }
-                    return self.hand_over(job, call.join_key.as_deref(), run, ask).await;
+                    // Boxed, for most calls never come here.
+                    return Box::pin(self.hand_over(job, call.join_key.as_deref(), run, ask)).await;
                 }
                 Err(error) => tracing::error!(%error, tool = call.tool,
                     "the call is slow, or asks, but cannot become a job; it stays a waiting call"),

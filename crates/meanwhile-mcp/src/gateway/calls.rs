@@ -1,4 +1,6 @@
 //! `tools/call`: to one of our tools, or to a tool of the upstream through the engine, in the face it is to have.
+//!
+//! What a fast call does not do is boxed, for each call moves and allocates the room of all that it might do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -119,7 +121,7 @@ impl Gateway {
         let catalog = self.catalog().await;
         if let Some(ours) = self.own_tool(name, &catalog) {
             let answer = tokio::select! {
-                answer = self.call_own_tool(ours, &open.caller, &fields, &catalog) => answer,
+                answer = Box::pin(self.call_own_tool(ours, &open.caller, &fields, &catalog)) => answer,
                 () = open.cancel.raised() => return None,
             };
             // A list of jobs needs no news of jobs.
@@ -131,14 +133,14 @@ impl Gateway {
             .cloned()
             .unwrap_or_else(|| Arc::new(Tool::unlisted(name, &self.settings.rules)));
         if fields.get("requestState").is_some() && open.caller.is_modern() {
-            return self.next_round(&fields, &tool, &catalog, open).await;
+            return Box::pin(self.next_round(&fields, &tool, &catalog, open)).await;
         }
         if let Err(why) = self.check_arguments(&fields, &tool) {
             return Some(tool_error(&why));
         }
         let asked = open.asks(Asked::new(tool, request, fields));
         if let Some(wanted) = wanted {
-            return self.run_as_task(asked, wanted, open).await;
+            return Box::pin(self.run_as_task(asked, wanted, open)).await;
         }
         let answer = self.run_tool(asked, &catalog, open).await?;
         // A client that has tasks learns of their end by them.
@@ -171,30 +173,27 @@ impl Gateway {
         }
         let tool = &asked.tool;
         let called = match tool.treatment.face {
-            Face::Handle => self.engine.start(asked.call(&self.settings).clone(), policy(tool)).await,
-            Face::Auto => Ok(match self.joinable(asked).await {
+            Face::Handle => {
+                let call = asked.call(&self.settings).clone();
+                Box::pin(self.engine.start(call, policy(tool))).await
+            }
+            Face::Auto | Face::Inline => Ok(match self.joinable(asked).await {
                 Some(job) => Called::Joined(job),
-                None => {
-                    let budget = self.budget(tool, &open.caller).await;
-                    // A task costs its client no turn of a model, so it need not be waited for so long.
-                    let native = if open.caller.capabilities.tasks { NATIVE_BUDGET } else { budget };
-                    self.wait_inline(asked, Some(budget.min(native)), open).await
-                }
+                None => self.wait_inline(asked, open).await,
             }),
-            Face::Inline => Ok(self.wait_inline(asked, None, open).await),
         };
         match called {
             Ok(Called::Ended(attempt)) => ended(attempt),
             Ok(Called::Started(job)) => {
                 self.has_become_a_job(&job);
-                Some(self.handle_answer(&open.caller, &job, false, catalog).await)
+                Some(Box::pin(self.handle_answer(&open.caller, &job, false, catalog)).await)
             }
             Ok(Called::Beside(job, twin)) => {
                 self.has_become_a_job(&job);
                 let poll = catalog.our_name(words::POLL_RESULT);
                 Some(tool_result(&words::beside(words::started(&job, 0, &poll, false), twin)))
             }
-            Ok(Called::Joined(job)) => Some(match self.joined(&open.caller, &job, catalog).await {
+            Ok(Called::Joined(job)) => Some(match Box::pin(self.joined(&open.caller, &job, catalog)).await {
                 Ok(answer) => answer,
                 Err(wrong) => wrong.answer(&tool.name),
             }),
@@ -230,8 +229,11 @@ impl Gateway {
         .filter(|_| !open.hand_off.is_raised())
     }
 
-    /// How long a call of this tool is waited for.
-    pub(super) async fn budget(&self, tool: &Tool, caller: &Caller) -> Duration {
+    /// How long a call of this tool is waited for; `None` is as long as it takes.
+    pub(super) async fn budget(&self, tool: &Tool, caller: &Caller) -> Option<Duration> {
+        if tool.treatment.face == Face::Inline {
+            return None;
+        }
         let patience = self.patience(caller);
         let configured = tool.treatment.inline_budget;
         let budget = if tool.treatment.learns {
@@ -241,15 +243,13 @@ impl Gateway {
             configured
         };
         // What the client has shown goes before whatever is configured.
-        patience.learned().map_or(budget, |learned| budget.min(learned))
+        let budget = patience.learned().map_or(budget, |learned| budget.min(learned));
+        // A task costs its client no turn of a model, so it need not be waited for so long.
+        Some(if caller.capabilities.tasks { budget.min(NATIVE_BUDGET) } else { budget })
     }
 
-    async fn wait_inline(
-        self: &Arc<Self>,
-        asked: &Asked,
-        budget: Option<Duration>,
-        open: &OpenCall,
-    ) -> Called {
+    async fn wait_inline(self: &Arc<Self>, asked: &Asked, open: &OpenCall) -> Called {
+        let budget = self.budget(&asked.tool, &open.caller).await;
         let began = Instant::now();
         let token = asked.meta.get("progressToken");
         let forward = |progress: Progress| open.forward_progress(token, &progress);

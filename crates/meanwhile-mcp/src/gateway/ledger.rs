@@ -137,11 +137,12 @@ impl Gateway {
         if !self.ledger.is_in_use() || self.ledger.up_to_date().is_quiet {
             return answer;
         }
-        let Some(mut fields) = with_content(result) else { return answer };
-        let jobs = self.unannounced().await;
-        if jobs.is_empty() {
-            return answer;
-        }
+        let Some(fields) = with_content(result) else { return answer };
+        let jobs = Box::pin(self.unannounced()).await;
+        if jobs.is_empty() { answer } else { self.add_news(fields, jobs, catalog) }
+    }
+
+    fn add_news(self: &Arc<Self>, mut fields: Fields, jobs: Vec<Job>, catalog: &Catalog) -> Answer {
         let (poll, list) = (catalog.our_name(POLL_RESULT), catalog.our_name(LIST_JOBS));
         let block = text_block(&words::ended_meanwhile(&jobs, &poll, &list));
         let content = fields.get("content").map_or("[]", |content| content.get());
@@ -199,7 +200,7 @@ impl Gateway {
 
     /// The job that this call repeats, of whichever session or process.
     pub(super) async fn joinable(self: &Arc<Self>, asked: &Asked) -> Option<Job> {
-        if !self.may_join(asked).await {
+        if !asked.may_become_a_job() || !self.ledger.is_in_use() || !Box::pin(self.may_join(asked)).await {
             return None;
         }
         let call = asked.call(&self.settings);
@@ -219,9 +220,6 @@ impl Gateway {
     }
 
     async fn may_join(&self, asked: &Asked) -> bool {
-        if !self.ledger.is_in_use() {
-            return false;
-        }
         let (known, changed) = {
             let known = self.ledger.up_to_date();
             (known.joins, known.changed)

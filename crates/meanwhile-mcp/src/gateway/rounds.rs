@@ -61,7 +61,8 @@ impl Gateway {
         }
         let ended = async {
             self.give_answers(handle, answers).await?;
-            self.wait_for(handle, self.budget(tool, &open.caller).await).await
+            let patience = self.budget(tool, &open.caller).await.unwrap_or_default();
+            self.wait_for(handle, patience).await
         };
         let job = tokio::select! {
             job = ended => job,
