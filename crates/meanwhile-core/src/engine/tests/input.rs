@@ -284,6 +284,18 @@ async fn a_job_that_asks_for_longer_than_many_leases_stays_its_peers() {
     assert_eq!(soon(asked).await.unwrap().unwrap(), ["1"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_wished_for_after_the_end_is_declined() {
+    let mut stage = Stage::new();
+    let (job, worker) = stage.running(ONCE).await;
+    let context = worker.context.clone();
+    worker.answers("1");
+    stage.ended(job.handle).await;
+    all_is_quiet().await;
+    assert!(soon(context.ask(vec![json("1")])).await.is_none());
+    assert!(!soon(context.attach("task 7".to_owned())).await);
+}
+
 /// Asks in the very future that the engine drives, and answers with what it is told.
 struct Asker;
 
