@@ -8,7 +8,8 @@ const META: &str = "io.modelcontextprotocol/";
 
 fn modern() -> Client {
     let client = Client::wrap(&[], &[MODERN]);
-    client.initialize();
+    let capabilities = json!({"elicitation": {}, "roots": {}});
+    client.initialize_as(Hello { capabilities, ..Hello::default() });
     client
 }
 
@@ -154,8 +155,8 @@ fn a_legacy_server_is_told_that_questions_are_answered_and_nothing_modern() {
     let sent: Value = serde_json::from_str(line).unwrap();
     assert_eq!(sent["params"]["capabilities"], json!({"elicitation": {}}));
     let params = json!({"name": "echo_meta", "_meta": {"k": 1, format!("{META}logLevel"): "info",
-        format!("{META}protocolVersion"): "2026-07-28", format!("{META}related-task"): {"taskId": "t"}}});
-    let answer = client.request("tools/call", params).unwrap();
+        format!("{META}related-task"): {"taskId": "t"}}});
+    let answer = client.modern("tools/call", params, &json!({})).unwrap();
     let got: Value = serde_json::from_str(text(&answer)).unwrap();
     let keys: Vec<&String> = got["_meta"].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["io.modelcontextprotocol/related-task", "k", "progressToken"]);

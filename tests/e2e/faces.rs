@@ -159,20 +159,20 @@ fn tools_are_shown_as_they_are_and_ours_are_added() {
     let client = Client::wrap(&[], &[FIXTURE]);
     let (theirs, ours) = (bare.initialize(), client.initialize());
     assert!(ours["instructions"].as_str().unwrap().starts_with("Fixture instructions.\n\n"));
-    assert_eq!(
-        (&ours["capabilities"], &ours["serverInfo"]),
-        (&theirs["capabilities"], &theirs["serverInfo"])
-    );
+    let mut capabilities = theirs["capabilities"].clone();
+    capabilities["tasks"] = json!({"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}});
+    assert_eq!((&ours["capabilities"], &ours["serverInfo"]), (&capabilities, &theirs["serverInfo"]));
     let theirs = bare.request("tools/list", json!({})).unwrap();
     let ours = client.request("tools/list", json!({})).unwrap();
     let expected = theirs["tools"].as_array().unwrap();
     let shown = ours["tools"].as_array().unwrap();
-    assert_eq!(shown.len(), expected.len() + 4);
+    assert_eq!(shown.len(), expected.len() + 5);
     for (shown, expected) in shown.iter().zip(expected) {
         let mut expected = expected.clone();
         let description = shown["description"].as_str().unwrap();
         assert!(description.starts_with(expected["description"].as_str().unwrap()));
         expected["description"] = json!(description);
+        expected["execution"] = json!({"taskSupport": "optional"});
         // A handle is not what it promises.
         expected.as_object_mut().unwrap().remove("outputSchema");
         assert_eq!(*shown, expected);

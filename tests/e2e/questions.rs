@@ -43,7 +43,8 @@ fn a_job_that_asks_is_answered_by_the_client_that_can_or_by_the_agent_whoever_is
     let () = polled;
     let handle = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
     let asked = client.next_request("elicitation/create");
-    client.call("answer_job", json!({"handle": handle, "answers": {"q1": {"colour": "red"}}}));
+    let answered = client.call("answer_job", json!({"handle": handle, "answers": {"q1": {"colour": "red"}}}));
+    assert!(answered["isError"] == false, "{answered}");
     let withdrawn = client.next_notification("notifications/cancelled");
     assert_eq!(withdrawn["params"]["requestId"], asked["id"]);
     assert!(text(&client.call("poll_result", json!({"handle": handle}))).contains("red"));

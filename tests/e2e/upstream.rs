@@ -75,7 +75,7 @@ fn a_server_that_cannot_be_started_is_an_answer() {
 }
 
 #[test]
-fn a_server_that_ends_before_its_first_answer_is_not_started_again() {
+fn a_server_that_ends_before_its_first_answer_is_tried_once_more_without_being_asked_who_it_is() {
     let home = Home::new();
     let script = format!("echo began >> '{}'; exit 7", home.log_path().display());
     let client = Client::wrap_in(&home, &[], &["sh", "-c", &script], &[]);
@@ -83,7 +83,7 @@ fn a_server_that_ends_before_its_first_answer_is_not_started_again() {
     let error = client.request("initialize", json!({"protocolVersion": "2025-11-25"})).unwrap_err();
     assert!(error["message"].as_str().unwrap().contains("ended (exit status: 7)"), "{error}");
     assert_eq!(client.wait_exit().code(), Some(1));
-    assert_eq!(home.log().matches("began").count(), 1);
+    assert_eq!(home.log().matches("began").count(), 2);
 }
 
 #[test]

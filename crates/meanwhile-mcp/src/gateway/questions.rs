@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use meanwhile_core::{Json, RunContext, Signal};
+use meanwhile_core::{Handle, Json, RunContext, Signal, Status};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -124,6 +124,7 @@ impl Gateway {
             if !can_answer || self.uses_tasks() {
                 return std::future::pending().await;
             }
+            self.waits_for_input(context.handle()).await;
             let way = ReplyTo::client(&self.down);
             let params = params.clone().unwrap_or_else(|| to_json(&json!({})));
             match self.ask_client(&way, &method, params).await {
@@ -142,6 +143,15 @@ impl Gateway {
         lock(&self.questions.put).remove(&key);
         if let Some(answer) = answer {
             from.answer(id, answer, Fields::default()).await;
+        }
+    }
+
+    /// Resolves when the job asks.
+    async fn waits_for_input(&self, handle: Handle) {
+        let store = self.engine.store();
+        let mut changes = store.changes().of(handle);
+        while !matches!(store.job(handle).await, Ok(Some(job)) if job.status == Status::InputRequired) {
+            changes.changed().await;
         }
     }
 
