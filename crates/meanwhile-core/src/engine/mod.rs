@@ -105,6 +105,8 @@ pub struct Engine {
     tasks: TaskTracker,
     interrupt: CancellationToken,
     upkeep: OnceLock<()>,
+    /// Whether this process may still take up what others left. Held while it does.
+    takes_up: tokio::sync::Mutex<bool>,
 }
 
 impl Engine {
@@ -126,6 +128,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             interrupt: CancellationToken::new(),
             upkeep: OnceLock::new(),
+            takes_up: tokio::sync::Mutex::new(true),
         })
     }
 
@@ -271,9 +274,10 @@ impl Engine {
         Ok(Called::Started(job))
     }
 
-    /// Waits until every job of this process has ended, and nothing waits in its queue. A job that is held is not waited
-    /// for; while the store fails, nothing can end.
+    /// Waits until every job of this process has ended, and nothing waits in its queue; what others left is not taken up any
+    /// more. A job that is held is not waited for; while the store fails, nothing can end.
     pub async fn drain(&self) {
+        *self.takes_up.lock().await = false;
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -283,6 +287,7 @@ impl Engine {
     /// when a store that fails has been given its time.
     pub async fn interrupt(&self) {
         self.interrupt.cancel();
+        *self.takes_up.lock().await = false;
         self.tasks.close();
         self.tasks.wait().await;
         self.leave_waiting().await;

@@ -61,7 +61,8 @@ impl Engine {
 
     async fn look_after_all(self: &Arc<Self>) -> Result<Next, StoreError> {
         let answers_for_jobs = self.renew().await?;
-        let left = settle(&*self.store, |job| self.executor.serves(job)).await?;
+        let takes_up = *self.takes_up.lock().await;
+        let left = settle(&*self.store, |job| takes_up && self.executor.serves(job)).await?;
         self.take_up(left).await?;
         expire(&*self.store, &self.artifacts).await?;
         if answers_for_jobs || !self.is_idle() {
@@ -90,8 +91,9 @@ impl Engine {
 
     /// Goes on with what dead peers left, as far as slots are free; the rest has its turn at a later look.
     async fn take_up(self: &Arc<Self>, left: Vec<Job>) -> Result<(), StoreError> {
+        let takes_up = self.takes_up.lock().await;
         for job in left {
-            if self.interrupt.is_cancelled() {
+            if !*takes_up || self.interrupt.is_cancelled() {
                 break;
             }
             let Some(slot) = self.free_slot() else { break };

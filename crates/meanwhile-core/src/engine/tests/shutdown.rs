@@ -39,6 +39,23 @@ async fn draining_waits_for_what_runs_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_is_about_to_end_takes_up_nothing_that_others_left() {
+    let mut stage = Stage::serving_all();
+    let (job, worker) = stage.running(ONCE).await;
+    let engine = stage.engine.clone();
+    let drained = tokio::spawn(async move { engine.drain().await });
+    all_is_quiet().await;
+    let orphan = stage.orphan(true, SAFE).await;
+    stage.nobody_else_is_called().await;
+    worker.answers("1");
+    soon(drained).await.unwrap();
+    assert_eq!(stage.status(job.handle).await, Status::Completed);
+    let orphan = stage.job(orphan).await;
+    assert_eq!(orphan.attempt, 1, "it is left to a session that lasts");
+    assert_eq!(orphan.status, Status::Failed, "and is settled if none comes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn draining_an_idle_engine_is_over_at_once() {
     soon(Stage::new().engine.drain()).await;
 }
