@@ -236,7 +236,7 @@ mod tests {
             artifacts.remove(&digest).await;
             assert!(artifacts.leaving().await.is_empty(), "it is young");
             artifacts.make_old(&digest);
-            assert_eq!(artifacts.leaving().await, [digest.clone()]);
+            assert_eq!(artifacts.leaving().await, std::slice::from_ref(&digest));
             artifacts.forget(&digest, is_held).await;
             assert_eq!(artifacts.read(&digest).await.is_ok(), is_held);
             assert!(artifacts.leaving().await.is_empty(), "it is settled");
