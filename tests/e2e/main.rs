@@ -11,6 +11,7 @@ mod eras;
 mod faces;
 mod fixture;
 mod hardship;
+mod http;
 mod inbox;
 mod jobs_command;
 mod ledger;

@@ -3,11 +3,16 @@
 //! | module | command |
 //! |---|---|
 //! | [`wrap`] | `meanwhile wrap -- SERVER…`: an MCP server that fronts another one |
+//! | [`serve`] | `meanwhile serve`: MCP servers behind streamable HTTP |
 //! | [`jobs`] | `meanwhile jobs …`: look at jobs and control them, from any terminal |
 //! | [`demo`] | `meanwhile demo`: what it does, shown in half a minute |
+//! | [`calls`] | how calls are treated, wherever a server is fronted |
+//! | [`config`] | the servers that are served |
 //! | [`state`] | where jobs are kept |
 //! | [`detach`] | how a gateway outlives the client that started it |
 
+mod calls;
+mod config;
 mod demo;
 #[cfg(unix)]
 mod detach;
@@ -15,6 +20,7 @@ mod detach;
 #[path = "attached.rs"]
 mod detach;
 mod jobs;
+mod serve;
 mod state;
 mod wrap;
 
@@ -54,6 +60,8 @@ Exit codes: 0 done; 1 failed, or the tool's answer is an error; 2 wrong usage; 3
 enum Command {
     /// Front an MCP server over stdio, so that its slow tools become durable jobs
     Wrap(wrap::Wrap),
+    /// Put MCP servers behind streamable HTTP, for many clients at once
+    Serve(serve::Serve),
     /// Look at jobs and control them, while wrappers run or afterwards
     Jobs(jobs::Jobs),
     /// See what it does, in half a minute, without a network or a key
@@ -119,6 +127,7 @@ fn run(command: Command, leash: &mut Option<Leash>) -> anyhow::Result<u8> {
     let code = runtime.block_on(async {
         match command {
             Command::Wrap(wrap) => wrap.run(leash).await,
+            Command::Serve(serve) => serve.run().await,
             Command::Jobs(jobs) => jobs.run().await,
             Command::Demo(demo) => demo.run().await,
             Command::DemoServer => demo::serve().await,

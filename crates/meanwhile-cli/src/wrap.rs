@@ -8,14 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use clap::builder::FalseyValueParser;
-use meanwhile_core::Handle;
-use meanwhile_core::engine::Settings as EngineSettings;
 use meanwhile_mcp::gateway::{Gateway, Settings};
-use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
+use meanwhile_mcp::rules::duration;
 use meanwhile_mcp::transport::{Outbound, stdin, stdout};
 use meanwhile_mcp::upstream::{Launch, Target};
 use tokio::io::AsyncRead;
 
+use crate::calls::Calls;
 use crate::detach::Leash;
 use crate::state::State;
 
@@ -33,38 +32,8 @@ In a client's configuration, put `meanwhile` where the server's command was, and
 #[derive(Debug, Args)]
 #[command(override_usage = "meanwhile wrap [OPTIONS] -- COMMAND [ARGS…]", after_help = EXAMPLES)]
 pub(crate) struct Wrap {
-    /// How calls look: inline (the result, however long it takes), auto (the result if it is fast, else a handle), handle (at once)
-    #[arg(long, env = "MEANWHILE_MODE", value_name = "MODE", default_value = "auto", value_parser = str::parse::<Face>)]
-    mode: Face,
-
-    /// Treat the tools of a name differently: PATTERN=SETTING[,SETTING…] with inline, auto, handle, inline-budget=TIME,
-    /// timeout=TIME, ttl=TIME, rerun=yes|no, join=yes|no; may be given several times, the last that fits wins
-    #[arg(long = "tool", value_name = "RULE", value_parser = str::parse::<Rule>)]
-    tools: Vec<Rule>,
-
-    /// How long a call may take before it becomes a job
-    #[arg(long, env = "MEANWHILE_INLINE_BUDGET", value_name = "TIME", default_value = "2s", value_parser = duration)]
-    inline_budget: Duration,
-
-    /// How many jobs run at once in handle mode; more are queued
-    #[arg(long, env = "MEANWHILE_MAX_RUNNING", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    max_running: u16,
-
-    /// End a call that takes longer [default: it may take as long as it takes]
-    #[arg(long, env = "MEANWHILE_TIMEOUT", value_name = "TIME", value_parser = duration)]
-    timeout: Option<Duration>,
-
-    /// How long a result is kept after the job's end
-    #[arg(long, env = "MEANWHILE_TTL", value_name = "TIME", default_value = "24h", value_parser = duration)]
-    ttl: Duration,
-
-    /// How long a job that asks something waits for the answer before it is declined
-    #[arg(long, env = "MEANWHILE_ANSWER_TIMEOUT", value_name = "TIME", default_value = "24h", value_parser = duration)]
-    answer_timeout: Duration,
-
-    /// The longest that one poll waits [default: what your client is known to survive; 25s if it is not known]
-    #[arg(long, env = "MEANWHILE_WAIT_MAX", value_name = "TIME", value_parser = duration)]
-    wait_max: Option<Duration>,
+    #[command(flatten)]
+    calls: Calls,
 
     /// How long running jobs are finished after the client is gone; what is not done by then, and is safe to repeat, is left
     /// to the next session
@@ -75,10 +44,6 @@ pub(crate) struct Wrap {
     #[arg(long, env = "MEANWHILE_NO_LINGER", value_parser = FalseyValueParser::new())]
     no_linger: bool,
 
-    /// How long a claim on a job holds unless it is renewed: what a dead process leaves is settled after that
-    #[arg(long, env = "MEANWHILE_LEASE", value_name = "TIME", default_value = "30s", value_parser = duration, hide = true)]
-    lease: Duration,
-
     /// The server's name, for its jobs and its lines on stderr [default: from the command]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -86,14 +51,6 @@ pub(crate) struct Wrap {
     /// Who may see the jobs [default: this user, the server's name and this folder]
     #[arg(long, env = "MEANWHILE_SCOPE", value_name = "SCOPE")]
     scope: Option<String>,
-
-    /// The largest message taken from either side
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
-    max_message: usize,
-
-    /// The largest arguments of one call
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
-    max_arguments: usize,
 
     #[command(flatten)]
     state: State,
@@ -155,27 +112,14 @@ impl Wrap {
         let name = self.name.clone().unwrap_or_else(|| name_of(&self.command));
         let (program, args, env) = (program.clone(), args.to_vec(), vec![]);
         let target = Target::Process { program, args, env, cwd: None };
-        let default = Treatment {
-            face: self.mode,
-            inline_budget: self.inline_budget,
-            timeout: self.timeout,
-            ttl: self.ttl,
-            ..Treatment::default()
-        };
         Ok(Settings {
             scope: self.scope.clone().unwrap_or_else(|| scope_of(&name)),
             launch: Launch { name, target, era: None },
-            rules: Rules { default, rules: self.tools.clone() },
-            wait_max: self.wait_max,
-            max_message: self.max_message,
-            max_arguments: self.max_arguments,
-            engine: EngineSettings {
-                // Drawn like a handle: a process id comes again, a peer's name must not.
-                peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),
-                max_running: usize::from(self.max_running),
-                lease: self.lease,
-                answer_timeout: Some(self.answer_timeout),
-            },
+            rules: self.calls.rules(),
+            wait_max: self.calls.wait_max,
+            max_message: self.calls.max_message,
+            max_arguments: self.calls.max_arguments,
+            engine: self.calls.engine(),
         })
     }
 }
@@ -210,7 +154,7 @@ async fn session(
 
 /// A limit on the size of files ends the write that meets it, as a full disk does, and not this process. By a handler that does
 /// nothing: what is ignored would stay so in the server.
-fn survive_size_limits() {
+pub(crate) fn survive_size_limits() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
@@ -273,15 +217,6 @@ fn scope_of(name: &str) -> String {
     let folder =
         std::env::current_dir().map_or_else(|_| "?".to_owned(), |folder| folder.display().to_string());
     format!("{user}/{name}{}{folder}", if folder.starts_with('/') { "" } else { "/" })
-}
-
-fn size(text: &str) -> Result<usize, String> {
-    let bytes = parse_size::parse_size(text)
-        .map_err(|error| format!("`{text}` is no size: {error}; write for example 64MiB"))?;
-    if bytes < 1024 {
-        return Err(format!("`{text}` is too small: 1KiB or more"));
-    }
-    usize::try_from(bytes).map_err(|_| format!("`{text}` is more than this machine can address"))
 }
 
 #[cfg(test)]

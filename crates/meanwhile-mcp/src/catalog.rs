@@ -51,6 +51,12 @@ impl Tool {
         Tool { name: name.to_owned(), treatment, rerun, schema: None, validator: OnceLock::new() }
     }
 
+    /// Its `inputSchema`, as it came.
+    #[must_use]
+    pub fn schema(&self) -> Option<&Json> {
+        self.schema.as_ref()
+    }
+
     /// Checks arguments against the tool's `inputSchema`. What is JSON but more than we can hold, as a number of a thousand
     /// digits, is left for the upstream to judge.
     ///

@@ -13,6 +13,7 @@
 //! | [`clients`] | how long does this client wait for an answer? |
 //! | [`economy`] | what is waiting worth? |
 //! | [`gateway`] | how are a client and a server joined through the job engine? |
+//! | [`http`] | how do clients reach it over HTTP? |
 //! | [`document`], [`preview`], [`slice`](mod@slice) | how is an answer shown that is too large for a model? |
 //! | [`words`] | what does a model read? |
 //!
@@ -25,6 +26,7 @@ pub mod dialect;
 pub mod document;
 pub mod economy;
 pub mod gateway;
+pub mod http;
 pub mod message;
 pub mod modern;
 pub mod preview;

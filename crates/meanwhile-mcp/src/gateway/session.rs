@@ -228,6 +228,11 @@ impl Gateway {
         lock(&self.catalog).catalog.clone().unwrap_or_default()
     }
 
+    /// The `inputSchema` of one of the upstream's tools.
+    pub async fn tool_schema(self: &Arc<Self>, name: &str) -> Option<Json> {
+        self.catalog().await.get(name)?.schema().cloned()
+    }
+
     async fn learn_tools(&self) {
         lock(&self.catalog).stale = false;
         let learnt = self.list_all().await;

@@ -1,0 +1,91 @@
+//! How calls are treated: the options that every command that fronts a server has.
+
+use std::time::Duration;
+
+use clap::Args;
+use meanwhile_core::Handle;
+use meanwhile_core::engine::Settings as EngineSettings;
+use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
+
+/// How calls are treated.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Calls {
+    /// How calls look: inline (the result, however long it takes), auto (the result if it is fast, else a handle), handle (at once)
+    #[arg(long, env = "MEANWHILE_MODE", value_name = "MODE", default_value = "auto", value_parser = str::parse::<Face>)]
+    pub(crate) mode: Face,
+
+    /// Treat the tools of a name differently: PATTERN=SETTING[,SETTING…] with inline, auto, handle, inline-budget=TIME,
+    /// timeout=TIME, ttl=TIME, rerun=yes|no, join=yes|no; may be given several times, the last that fits wins
+    #[arg(long = "tool", value_name = "RULE", value_parser = str::parse::<Rule>)]
+    pub(crate) tools: Vec<Rule>,
+
+    /// How long a call may take before it becomes a job
+    #[arg(long, env = "MEANWHILE_INLINE_BUDGET", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub(crate) inline_budget: Duration,
+
+    /// How many jobs run at once in handle mode; more are queued
+    #[arg(long, env = "MEANWHILE_MAX_RUNNING", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_running: u16,
+
+    /// End a call that takes longer [default: it may take as long as it takes]
+    #[arg(long, env = "MEANWHILE_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// How long a result is kept after the job's end
+    #[arg(long, env = "MEANWHILE_TTL", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub(crate) ttl: Duration,
+
+    /// How long a job that asks something waits for the answer before it is declined
+    #[arg(long, env = "MEANWHILE_ANSWER_TIMEOUT", value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub(crate) answer_timeout: Duration,
+
+    /// The longest that one poll waits [default: what your client is known to survive; 25s if it is not known]
+    #[arg(long, env = "MEANWHILE_WAIT_MAX", value_name = "TIME", value_parser = duration)]
+    pub(crate) wait_max: Option<Duration>,
+
+    /// How long a claim on a job holds unless it is renewed: what a dead process leaves is settled after that
+    #[arg(long, env = "MEANWHILE_LEASE", value_name = "TIME", default_value = "30s", value_parser = duration, hide = true)]
+    pub(crate) lease: Duration,
+
+    /// The largest message taken from either side
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    pub(crate) max_message: usize,
+
+    /// The largest arguments of one call
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    pub(crate) max_arguments: usize,
+}
+
+impl Calls {
+    /// Faces and limits.
+    pub(crate) fn rules(&self) -> Rules {
+        let default = Treatment {
+            face: self.mode,
+            inline_budget: self.inline_budget,
+            timeout: self.timeout,
+            ttl: self.ttl,
+            ..Treatment::default()
+        };
+        Rules { default, rules: self.tools.clone() }
+    }
+
+    /// How jobs are run, by a peer of its own.
+    pub(crate) fn engine(&self) -> EngineSettings {
+        EngineSettings {
+            // Drawn like a handle: a process id comes again, a peer's name must not.
+            peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),
+            max_running: usize::from(self.max_running),
+            lease: self.lease,
+            answer_timeout: Some(self.answer_timeout),
+        }
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let bytes = parse_size::parse_size(text)
+        .map_err(|error| format!("`{text}` is no size: {error}; write for example 64MiB"))?;
+    if bytes < 1024 {
+        return Err(format!("`{text}` is too small: 1KiB or more"));
+    }
+    usize::try_from(bytes).map_err(|_| format!("`{text}` is more than this machine can address"))
+}

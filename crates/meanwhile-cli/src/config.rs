@@ -1,0 +1,321 @@
+//! The servers of `meanwhile serve`, as clients write them: `mcpServers` in JSON, or the same in TOML.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use meanwhile_mcp::revision::Era;
+use meanwhile_mcp::rules::{Face, Rule, duration};
+use meanwhile_mcp::upstream::Target;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Under which names clients keep their servers.
+const TABLES: [&str; 3] = ["mcpServers", "mcp_servers", "servers"];
+
+/// One server.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) name: String,
+    pub(crate) target: Target,
+    /// What the file says of its calls; the rest is as the command line has it.
+    pub(crate) mode: Option<Face>,
+    pub(crate) tools: Vec<Rule>,
+    pub(crate) inline_budget: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) max_running: Option<u16>,
+    /// Whether one process serves all sessions of a principal.
+    pub(crate) share: bool,
+    pub(crate) era: Option<Era>,
+}
+
+/// Reads the servers of a file.
+///
+/// # Errors
+/// Names the file, the server and the field.
+pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<Server>> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("{shown}: cannot be read"))?;
+    let is_toml = file.extension().is_some_and(|kind| kind == "toml");
+    let root: Map<String, Value> = if is_toml {
+        toml::from_str(&text).with_context(|| format!("{shown}: not TOML"))?
+    } else {
+        serde_json::from_str(&text).with_context(|| format!("{shown}: not JSON"))?
+    };
+    servers(root, &|name| std::env::var(name).ok()).with_context(|| format!("{shown}"))
+}
+
+fn servers(root: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Vec<Server>> {
+    let table = TABLES.iter().find_map(|table| root.get(*table));
+    let Some(Value::Object(table)) = table else {
+        bail!("there is no `mcpServers` in it, an object of servers by their names");
+    };
+    let mut servers = Vec::new();
+    for (name, entry) in table {
+        let read = || -> anyhow::Result<Option<Server>> {
+            let Value::Object(entry) = entry.clone() else { bail!("must be an object") };
+            Entry { fields: entry, env }.server(name)
+        };
+        servers.extend(read().with_context(|| format!("server `{name}`"))?);
+    }
+    if servers.is_empty() {
+        bail!("`mcpServers` names no server");
+    }
+    Ok(servers)
+}
+
+/// The fields of a server that have not been read yet.
+struct Entry<'a> {
+    fields: Map<String, Value>,
+    env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Entry<'_> {
+    fn server(mut self, name: &str) -> anyhow::Result<Option<Server>> {
+        check_name(name)?;
+        if self.take::<bool>("disabled")? == Some(true) || self.take::<bool>("enabled")? == Some(false) {
+            return Ok(None);
+        }
+        let server = Server {
+            name: name.to_owned(),
+            target: self.target()?,
+            mode: self.parse("mode", |text: &str| text.parse())?,
+            tools: self.tools()?,
+            inline_budget: self.parse("inlineBudget", duration)?,
+            timeout: self.parse("timeout", duration)?,
+            ttl: self.parse("ttl", duration)?,
+            max_running: self.max_running()?,
+            share: self.take("share")?.unwrap_or(false),
+            era: self.parse("era", era)?.flatten(),
+        };
+        for field in self.fields.keys() {
+            tracing::warn!(
+                server = name,
+                field,
+                "a field of the configuration that is not known here is ignored"
+            );
+        }
+        Ok(Some(server))
+    }
+
+    fn target(&mut self) -> anyhow::Result<Target> {
+        let kind: Option<String> = self.take("type")?;
+        let (command, url) = (self.text("command")?, self.text("url")?);
+        match (kind.as_deref(), command, url) {
+            (None | Some("stdio"), Some(program), None) => Ok(Target::Process {
+                program,
+                args: self
+                    .take::<Vec<String>>("args")?
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|arg| self.expanded("args", arg))
+                    .collect::<anyhow::Result<_>>()?,
+                env: self.pairs("env")?,
+                cwd: self.text("cwd")?.map(PathBuf::from),
+            }),
+            (None | Some("http" | "streamable-http" | "streamableHttp" | "sse"), None, Some(url)) => {
+                if !url.starts_with("http://") && !url.starts_with("https://") {
+                    bail!("field `url`: must begin with http:// or https://");
+                }
+                let legacy_sse = kind.as_deref() == Some("sse");
+                Ok(Target::Remote { url, headers: self.pairs("headers")?, legacy_sse })
+            }
+            (_, Some(_), Some(_)) => bail!("field `url`: a server has a `command` or a `url`, not both"),
+            (_, None, None) => bail!("field `command`: missing, and so is `url`; give one of them"),
+            (Some(kind), ..) => {
+                bail!(
+                    "field `type`: `{kind}` does not fit: stdio goes with `command`; http, streamable-http and sse go with `url`"
+                )
+            }
+        }
+    }
+
+    /// `tools` is a list of rules as `--tool` has them, or an object of patterns and settings.
+    fn tools(&mut self) -> anyhow::Result<Vec<Rule>> {
+        let rules: Vec<String> = match self.fields.remove("tools") {
+            None => vec![],
+            Some(Value::Object(rules)) => {
+                let rules: BTreeMap<String, String> = typed("tools", Value::Object(rules))?;
+                rules.into_iter().map(|(pattern, settings)| format!("{pattern}={settings}")).collect()
+            }
+            // In other clients it is a filter, which is not for us to apply.
+            Some(rules) => typed("tools", rules)?,
+        };
+        let parsed = rules.iter().map(|rule| rule.parse::<Rule>().map_err(|why| wrong("tools", why)));
+        parsed.collect()
+    }
+
+    fn max_running(&mut self) -> anyhow::Result<Option<u16>> {
+        match self.take("maxRunning")? {
+            Some(0) => Err(wrong("maxRunning", "must be 1 or more")),
+            running => Ok(running),
+        }
+    }
+
+    fn parse<T, E: Display>(
+        &mut self,
+        field: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> anyhow::Result<Option<T>> {
+        // Some clients have a number here, of seconds or of milliseconds, for their own patience.
+        if field == "timeout" && self.fields.get(field).is_some_and(Value::is_number) {
+            return Ok(None);
+        }
+        let text = self.text(field)?;
+        text.map(|text| parse(&text).map_err(|why| wrong(field, why))).transpose()
+    }
+
+    fn text(&mut self, field: &str) -> anyhow::Result<Option<String>> {
+        self.take::<String>(field)?.map(|text| self.expanded(field, &text)).transpose()
+    }
+
+    fn pairs(&mut self, field: &str) -> anyhow::Result<Vec<(String, String)>> {
+        let pairs: BTreeMap<String, String> = self.take(field)?.unwrap_or_default();
+        let expanded = |(name, value): (String, String)| Ok((name, self.expanded(field, &value)?));
+        pairs.into_iter().map(expanded).collect()
+    }
+
+    fn take<T: DeserializeOwned>(&mut self, field: &str) -> anyhow::Result<Option<T>> {
+        match self.fields.remove(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => typed(field, value).map(Some),
+        }
+    }
+
+    /// `${NAME}`, `${env:NAME}` and `${NAME:-default}` stand for environment variables, as in clients.
+    fn expanded(&self, field: &str, text: &str) -> anyhow::Result<String> {
+        let mut expanded = String::new();
+        let mut rest = text;
+        while let Some((before, behind)) = rest.split_once("${") {
+            let Some((name, after)) = behind.split_once('}') else { break };
+            let (name, default) = match name.split_once(":-") {
+                Some((name, default)) => (name, Some(default)),
+                None => (name, None),
+            };
+            let name = name.strip_prefix("env:").unwrap_or(name);
+            let value = (self.env)(name).or_else(|| default.map(str::to_owned));
+            expanded.push_str(before);
+            expanded.push_str(&value.ok_or_else(|| {
+                wrong(
+                    field,
+                    format!(
+                        "the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+                    ),
+                )
+            })?);
+            rest = after;
+        }
+        Ok(expanded + rest)
+    }
+}
+
+fn era(text: &str) -> Result<Option<Era>, String> {
+    match text {
+        "auto" => Ok(None),
+        "legacy" => Ok(Some(Era::Legacy)),
+        "modern" => Ok(Some(Era::Modern)),
+        _ => Err(format!("`{text}` is no era: write auto, legacy or modern")),
+    }
+}
+
+/// A server's name stands in the path of its endpoint, and before the names of its tools.
+fn check_name(name: &str) -> anyhow::Result<()> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty()
+        || name.len() > 32
+        || !name.bytes().all(is_plain)
+        || name.contains("__")
+        || name.ends_with('_')
+    {
+        bail!("a server's name has up to 32 letters, digits, - and single _, and does not end with _");
+    }
+    Ok(())
+}
+
+fn typed<T: DeserializeOwned>(field: &str, value: Value) -> anyhow::Result<T> {
+    // What is wrong with a value is told without the value, which may be a secret.
+    serde_json::from_value(value).map_err(|_| {
+        let kind = match field {
+            "args" => "a list of strings",
+            "env" | "headers" => "an object of strings",
+            "tools" => "a list of rules, or an object of patterns and settings",
+            "share" | "disabled" | "enabled" => "true or false",
+            "maxRunning" => "a whole number below 65536",
+            _ => "a string",
+        };
+        wrong(field, format!("must be {kind}"))
+    })
+}
+
+fn wrong(field: &str, why: impl Display) -> anyhow::Error {
+    anyhow::anyhow!("field `{field}`: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn all(root: Value) -> anyhow::Result<Vec<Server>> {
+        let Value::Object(root) = root else { panic!("an object") };
+        let env = |name: &str| (name == "TOKEN").then(|| "s3cret".to_owned());
+        servers(root, &env)
+    }
+
+    #[test]
+    fn servers_are_read_as_clients_write_them() {
+        let read = all(json!({"mcpServers": {
+            "files": {"command": "npx", "args": ["-y", "${PACKAGE:-server-files}"], "env": {"KEY": "${TOKEN}"}, "cwd": "/srv",
+                "mode": "handle", "tools": {"get_*": "inline"}, "inlineBudget": "5s", "maxRunning": 2, "share": true, "era": "legacy"},
+            "far": {"type": "streamable-http", "url": "https://example.com/mcp", "headers": {"Authorization": "Bearer ${env:TOKEN}"}, "timeout": 60},
+            "old": {"type": "sse", "url": "http://127.0.0.1:1/sse", "tools": ["x=handle"]},
+            "off": {"command": "x", "disabled": true},
+        }}))
+        .unwrap();
+        let names: Vec<&str> = read.iter().map(|server| server.name.as_str()).collect();
+        assert_eq!(names, ["far", "files", "old"]);
+        let Target::Remote { headers, legacy_sse: false, .. } = &read[0].target else { panic!("remote") };
+        assert_eq!(headers[0].1, "Bearer s3cret");
+        let Target::Process { args, env, .. } = &read[1].target else { panic!("process") };
+        assert_eq!((args[1].as_str(), env[0].1.as_str()), ("server-files", "s3cret"));
+        assert!(read[1].share && read[1].era == Some(Era::Legacy) && read[1].tools.len() == 1);
+        assert!(matches!(read[2].target, Target::Remote { legacy_sse: true, .. }));
+    }
+
+    #[test]
+    fn toml_has_the_same_shape() {
+        let root: Map<String, Value> =
+            toml::from_str("[mcpServers.files]\ncommand = \"npx\"\nargs = [\"-y\"]\nttl = \"72h\"").unwrap();
+        let read = servers(root, &|_| None).unwrap();
+        assert_eq!(read[0].ttl, Some(Duration::from_secs(72 * 3600)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (entry, why) in [
+            (json!({}), "field `command`"),
+            (json!({"command": "x", "url": "http://y"}), "field `url`"),
+            (json!({"command": "x", "args": "y"}), "field `args`: must be a list of strings"),
+            (json!({"command": "x", "env": {"A": 1}}), "field `env`"),
+            (json!({"command": "x", "env": {"A": "${NOPE}"}}), "field `env`: the environment variable NOPE"),
+            (json!({"url": "ftp://x"}), "field `url`"),
+            (json!({"type": "http", "command": "x"}), "field `type`"),
+            (json!({"command": "x", "mode": "now"}), "field `mode`: `now`"),
+            (json!({"command": "x", "tools": ["x"]}), "field `tools`"),
+            (json!({"command": "x", "maxRunning": 0}), "field `maxRunning`"),
+            (json!({"command": "x", "era": "stone"}), "field `era`"),
+            (json!(7), "must be an object"),
+        ] {
+            let error = format!("{:#}", all(json!({"mcpServers": {"s": entry}})).unwrap_err());
+            assert!(error.contains("server `s`") && error.contains(why), "{error}");
+        }
+        assert!(format!("{:#}", all(json!({})).unwrap_err()).contains("mcpServers"));
+        assert!(
+            format!("{:#}", all(json!({"mcpServers": {"a__b": {"command": "x"}}})).unwrap_err())
+                .contains("a__b")
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! `meanwhile serve`: MCP servers behind streamable HTTP.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use meanwhile_mcp::gateway::Settings;
+use meanwhile_mcp::http::{Access, Endpoint, Guard, Limits, OneServer, Principal, Server, Tokens};
+use meanwhile_mcp::rules::duration;
+use meanwhile_mcp::upstream::Launch;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::calls::Calls;
+use crate::config;
+use crate::state::State;
+use crate::wrap::{asked_to_end, survive_size_limits};
+
+const EXAMPLES: &str = "\
+Examples:
+  meanwhile serve --config mcp.json
+  meanwhile serve --config mcp.toml --listen 0.0.0.0:8808 --token-file tokens --allow-host mcp.example.org
+
+The configuration is the one that clients have:
+  {\"mcpServers\": {\"everything\": {\"command\": \"npx\",
+    \"args\": [\"-y\", \"@modelcontextprotocol/server-everything\"]}}}
+Each server is then at http://127.0.0.1:8808/mcp/NAME.";
+
+/// `meanwhile serve`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Serve {
+    /// The servers: a file with `mcpServers`, JSON as clients have it, or TOML of the same shape
+    #[arg(long, env = "MEANWHILE_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, env = "MEANWHILE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8808")]
+    listen: SocketAddr,
+
+    /// The bearer tokens that let clients in, each with a name of its own: lines of `NAME: TOKEN`, or a JSON object; only you
+    /// may be able to read the file
+    #[arg(long, env = "MEANWHILE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// A host that requests may name besides localhost; may be given several times
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow_host: Vec<String>,
+
+    /// An origin of web pages that may ask besides those of this machine; may be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+
+    /// How long running jobs are finished after a signal to end; what is not done by then, and is safe to repeat, is left to the
+    /// next start
+    #[arg(long, env = "MEANWHILE_LINGER", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    linger: Duration,
+
+    /// A session that is left alone for so long ends; its jobs run on
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    session_idle: Duration,
+
+    /// How many requests are answered at once
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    max_requests: usize,
+
+    /// How many streams stay open at once to hear of changes
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    max_streams: usize,
+
+    /// How many sessions there are at once
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    max_sessions: usize,
+
+    #[command(flatten)]
+    calls: Calls,
+
+    #[command(flatten)]
+    state: State,
+}
+
+impl Serve {
+    pub(crate) async fn run(self) -> anyhow::Result<u8> {
+        survive_size_limits();
+        let access = self.access()?;
+        let servers = config::read(&self.config)?;
+        let (store, artifacts) = self.state.open()?;
+        let mut behind: Vec<Arc<OneServer>> = Vec::new();
+        let mut endpoints: HashMap<String, Arc<dyn Endpoint>> = HashMap::new();
+        for server in servers {
+            let (name, calls) = (server.name.clone(), calls_of(&self.calls, &server));
+            let launch = launch(&server);
+            let settings = move |who: &Principal| settings(&calls, launch.clone(), who);
+            let one = OneServer::new(Box::new(settings), store.clone(), artifacts.clone());
+            behind.push(one.clone());
+            endpoints.insert(name, one);
+        }
+        let limits = Limits {
+            body: self.calls.max_message,
+            requests: self.max_requests,
+            streams: self.max_streams,
+            sessions: self.max_sessions,
+            session_idle: self.session_idle,
+        };
+        let guard = Guard::new(self.hosts(), self.allow_origin.clone());
+        let server = Server::new(endpoints, guard, access, limits);
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}; choose another --listen", self.listen))?;
+        let address = listener.local_addr().context("the address that is listened on is not known")?;
+        let _ = writeln!(std::io::stderr(), "listening on http://{address}");
+        self.until_told(&server, listener).await?;
+        let mut ending = JoinSet::new();
+        for one in behind {
+            ending.spawn(async move { one.end(self.linger).await });
+        }
+        ending.join_all().await;
+        Ok(0)
+    }
+
+    /// Serves until a signal asks to end, and a little longer, to answer what is on its way.
+    async fn until_told(&self, server: &Server, listener: TcpListener) -> anyhow::Result<()> {
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let serving = server.serve(listener, async { drop(told.await) });
+        let too_late = async {
+            let signal = asked_to_end().await;
+            tracing::info!(signal, "answering what is on its way, and ending");
+            drop(tell);
+            tokio::select! {
+                () = tokio::time::sleep(self.linger) => {}
+                _ = asked_to_end() => {}
+            }
+        };
+        tokio::select! {
+            served = serving => served.context("the listener failed"),
+            () = too_late => Ok(()),
+        }
+    }
+
+    fn access(&self) -> anyhow::Result<Access> {
+        let Some(file) = &self.token_file else {
+            if !self.listen.ip().is_loopback() {
+                bail!(
+                    "--listen {}: others can reach this address, and without --token-file anyone could use your servers",
+                    self.listen
+                );
+            }
+            return Ok(Access::Open(Principal::local(&user())));
+        };
+        let shown = file.display();
+        check_private(file)?;
+        let text = std::fs::read_to_string(file).with_context(|| format!("{shown}: cannot be read"))?;
+        Tokens::parse(&text).map(Access::Tokens).map_err(|why| anyhow::anyhow!("{shown}: {why}"))
+    }
+
+    /// Who listens on an address of its own is known by it.
+    fn hosts(&self) -> Vec<String> {
+        let mut hosts = self.allow_host.clone();
+        if !self.listen.ip().is_unspecified() {
+            hosts.push(match self.listen {
+                SocketAddr::V4(address) => address.ip().to_string(),
+                SocketAddr::V6(address) => format!("[{}]", address.ip()),
+            });
+        }
+        hosts
+    }
+}
+
+/// What the command line says, and over it what the file says of this server.
+fn calls_of(calls: &Calls, server: &config::Server) -> Calls {
+    let mut calls = calls.clone();
+    calls.mode = server.mode.unwrap_or(calls.mode);
+    calls.inline_budget = server.inline_budget.unwrap_or(calls.inline_budget);
+    calls.timeout = server.timeout.or(calls.timeout);
+    calls.ttl = server.ttl.unwrap_or(calls.ttl);
+    calls.max_running = server.max_running.unwrap_or(calls.max_running);
+    calls.tools.extend(server.tools.iter().cloned());
+    calls
+}
+
+fn launch(server: &config::Server) -> Launch {
+    Launch { name: server.name.clone(), target: server.target.clone(), era: server.era }
+}
+
+/// All servers of a principal share a scope, so that a job is seen from each of its endpoints.
+fn settings(calls: &Calls, launch: Launch, who: &Principal) -> Settings {
+    Settings {
+        scope: format!("http/{}", who.name()),
+        launch,
+        rules: calls.rules(),
+        wait_max: calls.wait_max,
+        max_message: calls.max_message,
+        max_arguments: calls.max_arguments,
+        engine: calls.engine(),
+    }
+}
+
+fn user() -> String {
+    std::env::var("USER").or_else(|_| std::env::var("USERNAME")).unwrap_or_else(|_| "user".to_owned())
+}
+
+/// A file of secrets is for its owner only.
+fn check_private(file: &Path) -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let shown = file.display();
+        let found = std::fs::metadata(file).with_context(|| format!("{shown}: cannot be read"))?;
+        let mode = found.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            bail!(
+                "{shown}: others can read it (mode {mode:03o}), and it holds tokens; run: chmod 600 {shown}"
+            );
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Whose pages may speak to us: a web page that has its name resolve to this machine must reach nothing
+//! (<https://modelcontextprotocol.io/specification/2026-07-28/basic/transports/streamable-http#security-endpoint>).
+
+use std::net::IpAddr;
+
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri};
+
+use super::refusal::Refusal;
+use crate::message::INVALID_REQUEST;
+
+/// The hosts and origins that requests may name. Loopback names are always among them.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    hosts: Vec<String>,
+    origins: Vec<String>,
+}
+
+impl Guard {
+    /// `hosts` as they stand in `Host`, with or without a port; `origins` as they stand in `Origin`.
+    #[must_use]
+    pub fn new(hosts: Vec<String>, origins: Vec<String>) -> Guard {
+        let lower = |texts: Vec<String>| texts.iter().map(|text| text.to_ascii_lowercase()).collect();
+        Guard { hosts: lower(hosts), origins: lower(origins) }
+    }
+
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = uri.authority().map(Authority::as_str).or_else(|| text(headers.get(HOST)));
+        if !host.is_some_and(|host| self.allows_host(host)) {
+            return Err(forbidden("Host", host.unwrap_or_default(), "--allow-host"));
+        }
+        // More than one is no browser's doing.
+        let mut origins = headers.get_all(ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (None, _) => Ok(()),
+            (Some(origin), None) if text(Some(origin)).is_some_and(|origin| self.allows_origin(origin)) => {
+                Ok(())
+            }
+            (origin, _) => Err(forbidden("Origin", text(origin).unwrap_or_default(), "--allow-origin")),
+        }
+    }
+
+    fn allows_host(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let Ok(authority) = host.parse::<Authority>() else { return false };
+        is_loopback(authority.host())
+            || self.hosts.iter().any(|allowed| *allowed == host || allowed == authority.host())
+    }
+
+    fn allows_origin(&self, origin: &str) -> bool {
+        let origin = origin.to_ascii_lowercase();
+        if self.origins.contains(&origin) {
+            return true;
+        }
+        let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        host.and_then(|host| host.parse::<Authority>().ok()).is_some_and(|host| is_loopback(host.host()))
+    }
+}
+
+fn forbidden(header: &str, value: &str, option: &str) -> Refusal {
+    let message =
+        format!("`{header}: {value}` is not allowed here; the server's operator can allow it with {option}");
+    Refusal::new(StatusCode::FORBIDDEN, INVALID_REQUEST, message)
+}
+
+fn text(value: Option<&axum::http::HeaderValue>) -> Option<&str> {
+    value?.to_str().ok()
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(guard: &Guard, host: &str, origin: Option<&str>) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().unwrap());
+        if let Some(origin) = origin {
+            headers.insert(ORIGIN, origin.parse().unwrap());
+        }
+        guard.check(&Uri::from_static("/mcp"), &headers).is_ok()
+    }
+
+    #[test]
+    fn only_loopback_and_what_was_named_is_let_in() {
+        let guard = Guard::new(
+            vec!["mcp.Example.org".into(), "10.0.0.7:8808".into()],
+            vec!["https://app.example".into()],
+        );
+        for host in [
+            "localhost:1",
+            "LOCALHOST",
+            "127.0.0.1:8808",
+            "[::1]:8808",
+            "mcp.example.org:443",
+            "10.0.0.7:8808",
+        ] {
+            assert!(check(&guard, host, None), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.7:1", "", "[::2]:1"]
+        {
+            assert!(!check(&guard, host, None), "{host}");
+        }
+        for origin in ["http://localhost:6274", "https://127.0.0.1", "http://[::1]:1", "https://app.example"]
+        {
+            assert!(check(&guard, "localhost", Some(origin)), "{origin}");
+        }
+        for origin in [
+            "http://evil.example",
+            "null",
+            "https://app.example:8443",
+            "file://localhost",
+            "http://localhost.evil.example",
+        ] {
+            assert!(!check(&guard, "localhost", Some(origin)), "{origin}");
+        }
+        assert!(
+            Guard::default().check(&Uri::from_static("/mcp"), &HeaderMap::new()).is_err(),
+            "a request names its host"
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! Requests of the legacy era, which belong to sessions
+//! (<https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#streamable-http>).
+//!
+//! What a request leads to goes on without its connection: to be cut off is not to cancel. What is fast is answered by a JSON
+//! body; for what is not, a stream is opened, which can be resumed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::header::HeaderName;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
+use meanwhile_core::Json;
+use tokio::sync::mpsc;
+
+use super::endpoint::Endpoint;
+use super::headers::{VERSION, single};
+use super::refusal::Refusal;
+use super::session::{Session, Visit};
+use super::streams::{Reader, UNASKED};
+use super::{Principal, Shared, sse};
+use crate::gateway::{ReplyTo, Streamed};
+use crate::message::{Fields, INVALID_REQUEST, Id, Incoming, Malformed, Message};
+use crate::revision::{Era, Revision};
+
+/// Names a session.
+pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
+/// Older clients take an event without data for a broken message.
+const PRIMED_SINCE: Revision = Revision::V2025_11_25;
+/// What takes longer than this gets a stream.
+const FAST: Duration = Duration::from_millis(20);
+/// How long a server may take to introduce itself before that gets one. There is nothing to be resumed yet.
+const INTRODUCTION: Duration = sse::KEEP_ALIVE;
+
+/// A request at one path.
+pub(super) struct At<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) endpoint: &'a dyn Endpoint,
+    pub(super) place: &'a str,
+    pub(super) who: &'a Principal,
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl At<'_> {
+    pub(super) async fn post(&self, incoming: Incoming) -> Result<Response, Refusal> {
+        self.check_version()?;
+        let id = single(self.headers, &SESSION)?;
+        match incoming {
+            Incoming::One(Message::Request { id: request, method, params, extra })
+                if method == "initialize" && id.is_none() =>
+            {
+                let message = Message::Request { id: request.clone(), method, params: params.clone(), extra };
+                self.initialize(&request, params, message).await.map_err(|refusal| refusal.of(&request))
+            }
+            Incoming::One(message) => self.message(self.session(id)?, message).await,
+            Incoming::Batch(parts) => self.batch(self.session(id)?, parts).await,
+        }
+    }
+
+    pub(super) fn get(&self) -> Result<Response, Refusal> {
+        self.check_version()?;
+        let session = self.session(single(self.headers, &SESSION)?)?;
+        let permit = self.shared.stream_permit()?;
+        let last = single(self.headers, &LAST_EVENT)?;
+        let is_resumed = last.is_some();
+        let reader = match last {
+            None => session.streams.read(UNASKED, None),
+            Some(last) => {
+                event_number(last).and_then(|(stream, after)| session.streams.read(stream, Some(after)))
+            }
+        };
+        let reader =
+            reader.ok_or_else(|| bad_request("nothing is kept of the stream that Last-Event-ID names"))?;
+        let is_primed = is_resumed || session.revision < PRIMED_SINCE;
+        let events = events(session, reader, is_primed).map(move |event| {
+            let _held = &permit;
+            event
+        });
+        Ok(sse::response(events))
+    }
+
+    pub(super) fn delete(&self) -> Result<Response, Refusal> {
+        self.check_version()?;
+        let session = self.session(single(self.headers, &SESSION)?)?;
+        self.shared.sessions.end(&session.id);
+        Ok(StatusCode::NO_CONTENT.into_response())
+    }
+
+    /// Clients of before 2025-06-18 do not send it.
+    fn check_version(&self) -> Result<(), Refusal> {
+        match single(self.headers, &VERSION)? {
+            Some(name)
+                if !Revision::from_name(name).is_some_and(|revision| revision.era() == Era::Legacy) =>
+            {
+                Err(Refusal::version(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn session(&self, id: Option<&str>) -> Result<Visit, Refusal> {
+        let id = id.ok_or_else(|| {
+            bad_request(
+                "the header Mcp-Session-Id is missing; a session begins with `initialize`, which names it",
+            )
+        })?;
+        self.shared.sessions.find(id, self.place, self.who).ok_or_else(|| {
+            let why = "there is no such session, or no more; begin a new one with `initialize`";
+            Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, why)
+        })
+    }
+
+    async fn initialize(&self, id: &Id, params: Option<Json>, message: Message) -> Result<Response, Refusal> {
+        let params = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
+        let revision = Revision::negotiate(&params.read::<String>("protocolVersion").unwrap_or_default());
+        let begun = self.shared.sessions.begin(self.endpoint, self.place, self.who, revision);
+        let session = begun.ok_or_else(|| self.shared.too_many("sessions"))?;
+        let mut newborn = Newborn { shared: self.shared, session: &session, lives: false };
+        let (mut response, has_failed) = self.request(session.visit(), id, message, INTRODUCTION).await?;
+        newborn.lives = !has_failed;
+        if newborn.lives {
+            let name = HeaderValue::from_str(&session.id).expect("an id is made of letters and digits");
+            response.headers_mut().insert(SESSION, name);
+        }
+        Ok(response)
+    }
+
+    async fn message(&self, session: Visit, message: Message) -> Result<Response, Refusal> {
+        if let Message::Request { id, method, .. } = &message {
+            let id = id.clone();
+            if method == "initialize" {
+                return Err(bad_request("this session is initialized already").of(&id));
+            }
+            let asked = self.request(session, &id, message, FAST).await;
+            return asked.map(|(response, _)| response).map_err(|refusal| refusal.of(&id));
+        }
+        deliver(&session, message, nowhere()).await;
+        Ok(StatusCode::ACCEPTED.into_response())
+    }
+
+    /// Answers a request: by JSON if it is answered within `fast` and nothing was said before, else by a stream. Returns also
+    /// whether the answer is known to be an error.
+    async fn request(
+        &self,
+        session: Visit,
+        id: &Id,
+        message: Message,
+        fast: Duration,
+    ) -> Result<(Response, bool), Refusal> {
+        let permit = self.shared.work_permit()?;
+        let (reply, mut streamed) = ReplyTo::stream(id.clone());
+        let answer = async {
+            deliver(&session, message, reply).await;
+            streamed.recv().await
+        };
+        let first = match tokio::time::timeout(fast, answer).await {
+            Ok(Some(Streamed::Answer(line))) => {
+                let has_failed = sse::is_error(&line, id);
+                return Ok((sse::json(line), has_failed));
+            }
+            Ok(first) => first,
+            Err(_) => None,
+        };
+        let stream = session.streams.open();
+        let reader = session.streams.read(stream, None).expect("it was just opened");
+        let pumped = session.visit();
+        tokio::spawn(async move {
+            pump(&pumped, stream, first, streamed).await;
+            pumped.streams.end(stream);
+            drop(permit);
+        });
+        Ok((sse::response(events_of_request(session, reader)), false))
+    }
+
+    async fn batch(
+        &self,
+        session: Visit,
+        parts: Vec<Result<Message, Malformed>>,
+    ) -> Result<Response, Refusal> {
+        if !session.revision.has_batches() {
+            return Err(bad_request("batches exist only in revision 2025-03-26"));
+        }
+        let permit = self.shared.work_permit()?;
+        let stream = session.streams.open();
+        let mut answers = Vec::new();
+        for part in parts {
+            match part {
+                Ok(message) => {
+                    let id = match &message {
+                        Message::Request { id, .. } => id.clone(),
+                        _ => Id::unknown(),
+                    };
+                    let (reply, streamed) = ReplyTo::stream(id);
+                    deliver(&session, message, reply).await;
+                    answers.push(streamed);
+                }
+                Err(malformed) => session.streams.push(stream, malformed.to_line()),
+            }
+        }
+        let reader = session.streams.read(stream, None).expect("it was just opened");
+        let pumped = session.visit();
+        tokio::spawn(async move {
+            let pumps = answers.into_iter().map(|streamed| pump(&pumped, stream, None, streamed));
+            futures_util::future::join_all(pumps).await;
+            pumped.streams.end(stream);
+            drop(permit);
+        });
+        Ok(sse::response(events_of_request(session, reader)))
+    }
+}
+
+/// A session whose `initialize` is not answered. If that fails, or the client has gone, nobody knows of it.
+struct Newborn<'a> {
+    shared: &'a Shared,
+    session: &'a Session,
+    lives: bool,
+}
+
+impl Drop for Newborn<'_> {
+    fn drop(&mut self) {
+        if !self.lives {
+            self.shared.sessions.end(&self.session.id);
+        }
+    }
+}
+
+/// Hands a message over whole, whatever becomes of the connection that brought it.
+async fn deliver(session: &Arc<Session>, message: Message, reply: ReplyTo) {
+    let conversation = session.conversation.clone();
+    let _ = tokio::spawn(async move { conversation.receive(message, reply).await }).await;
+}
+
+fn nowhere() -> ReplyTo {
+    ReplyTo::stream(Id::unknown()).0
+}
+
+async fn pump(
+    session: &Session,
+    stream: u64,
+    first: Option<Streamed>,
+    mut streamed: mpsc::Receiver<Streamed>,
+) {
+    let mut next = first;
+    loop {
+        match next {
+            Some(Streamed::Before(line)) => session.streams.push(stream, line),
+            Some(Streamed::Answer(line)) => return session.streams.push(stream, line),
+            None => {}
+        }
+        next = streamed.recv().await;
+        if next.is_none() {
+            return;
+        }
+    }
+}
+
+fn events_of_request(session: Visit, reader: Reader) -> impl Stream<Item = Event> + Send {
+    let is_primed = session.revision < PRIMED_SINCE;
+    events(session, reader, is_primed)
+}
+
+fn events(session: Visit, reader: Reader, is_primed: bool) -> impl Stream<Item = Event> + Send {
+    let begin = (session, reader, is_primed);
+    futures_util::stream::unfold(begin, |(session, mut reader, is_primed)| async move {
+        if !is_primed {
+            let primer = sse::primer(&event_id(reader.stream(), reader.after()));
+            return Some((primer, (session, reader, true)));
+        }
+        let (number, line) = reader.next().await?;
+        let event = sse::message(&line).id(event_id(reader.stream(), number));
+        Some((event, (session, reader, true)))
+    })
+}
+
+fn event_id(stream: u64, number: u64) -> String {
+    format!("{stream}-{number}")
+}
+
+fn event_number(id: &str) -> Option<(u64, u64)> {
+    let (stream, number) = id.split_once('-')?;
+    Some((stream.parse().ok()?, number.parse().ok()?))
+}
+
+fn bad_request(message: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, message)
+}

@@ -1,0 +1,316 @@
+//! Streamable HTTP: both eras at once, on the same paths.
+//!
+//! | module | question it answers |
+//! |---|---|
+//! | [`endpoint`] | what stands behind a path? |
+//! | [`guard`] | which hosts and origins may be named? |
+//! | [`access`] | who asks? |
+//! | [`modern`], [`headers`] | how is a request answered that stands for itself? |
+//! | [`legacy`], [`session`], [`streams`] | how is one that belongs to a session? |
+//! | [`refusal`] | how is it refused? |
+//! | [`sse`] | how does a message go out? |
+
+mod access;
+mod endpoint;
+mod guard;
+mod headers;
+mod legacy;
+mod modern;
+mod refusal;
+mod session;
+mod sse;
+mod streams;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+pub use self::access::{Access, Principal, Tokens};
+pub use self::endpoint::{Conversation, Endpoint, MakeSettings, OneServer};
+pub use self::guard::Guard;
+use self::refusal::Refusal;
+use self::session::Sessions;
+use crate::message::{self, INTERNAL_ERROR, INVALID_REQUEST, Incoming};
+use crate::revision::{Era, Revision};
+
+/// The method whose response stream stays open.
+const LISTEN: &str = "subscriptions/listen";
+/// How long a client may take to send the body of a request.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How much there may be at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The largest body of a request, in bytes.
+    pub body: usize,
+    /// Requests that are being answered.
+    pub requests: usize,
+    /// Streams that stay open to hear of changes.
+    pub streams: usize,
+    /// Sessions of the legacy era.
+    pub sessions: usize,
+    /// A session that is left alone for so long ends.
+    pub session_idle: Duration,
+}
+
+/// What answers HTTP requests.
+pub struct Server(Arc<Shared>);
+
+struct Shared {
+    /// By the path behind `/mcp/`; the common one is the empty path.
+    endpoints: HashMap<String, Arc<dyn Endpoint>>,
+    guard: Guard,
+    access: Access,
+    limits: Limits,
+    sessions: Sessions,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    next_request: AtomicU64,
+    ending: CancellationToken,
+}
+
+impl Server {
+    /// A server of `endpoints`: the one named `""` at `/mcp`, the others at `/mcp/NAME`.
+    #[must_use]
+    pub fn new(
+        endpoints: HashMap<String, Arc<dyn Endpoint>>,
+        guard: Guard,
+        access: Access,
+        limits: Limits,
+    ) -> Server {
+        Server(Arc::new(Shared {
+            endpoints,
+            guard,
+            access,
+            limits,
+            sessions: Sessions::new(limits.sessions, limits.session_idle),
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            next_request: AtomicU64::new(1),
+            ending: CancellationToken::new(),
+        }))
+    }
+
+    /// Answers requests until `end` resolves, and then those that are on their way. Returns when all have been answered.
+    ///
+    /// # Errors
+    /// If the listener fails.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        end: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let router = Router::new()
+            .route("/mcp", any(common))
+            .route("/mcp/{name}", any(named))
+            .fallback(nothing)
+            .with_state(self.0.clone());
+        // A message is whole when it is written: nothing is gained by holding it back.
+        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
+        let (shared, swept) = (self.0.clone(), self.0.clone());
+        let ended = async move {
+            tokio::select! {
+                () = end => {}
+                () = sweep(&swept.sessions) => {}
+            }
+            shared.ending.cancel();
+            shared.sessions.stop_listening();
+        };
+        axum::serve(listener, router).with_graceful_shutdown(ended).await
+    }
+}
+
+/// Ends idle sessions, for ever.
+async fn sweep(sessions: &Sessions) {
+    let mut pace = tokio::time::interval(sessions.pace());
+    loop {
+        pace.tick().await;
+        sessions.end_the_idle();
+    }
+}
+
+async fn common(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    shared.handle("", request).await
+}
+
+async fn named(State(shared): State<Arc<Shared>>, Path(name): Path<String>, request: Request) -> Response {
+    shared.handle(&name, request).await
+}
+
+async fn nothing() -> Response {
+    let why = "there is nothing here; servers are at /mcp/NAME";
+    Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, why).into_response()
+}
+
+impl Shared {
+    async fn handle(self: &Arc<Self>, name: &str, request: Request) -> Response {
+        self.answer(name, request).await.unwrap_or_else(Refusal::into_response)
+    }
+
+    async fn answer(self: &Arc<Self>, name: &str, request: Request) -> Result<Response, Refusal> {
+        let (head, body) = request.into_parts();
+        self.guard.check(&head.uri, &head.headers)?;
+        let who = self.access.principal(&head.headers)?;
+        let endpoint = self.endpoints.get(name).ok_or_else(|| {
+            let why = format!("there is no server `{name}` here");
+            Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, why)
+        })?;
+        let headers = &head.headers;
+        let at = legacy::At { shared: self, endpoint: &**endpoint, place: name, who: &who, headers };
+        match head.method {
+            Method::POST => {
+                check_types(headers)?;
+                let incoming = self.read(body).await?;
+                match incoming {
+                    Incoming::One(message) if is_modern(headers, &message) => {
+                        check_accepts_both(headers, true)?;
+                        modern::post(self, &**endpoint, &who, headers, message).await
+                    }
+                    Incoming::Batch(_) if names_modern(headers) => Err(Refusal::new(
+                        StatusCode::BAD_REQUEST,
+                        INVALID_REQUEST,
+                        "this revision has no batches",
+                    )),
+                    incoming => {
+                        check_accepts_both(headers, false)?;
+                        at.post(incoming).await
+                    }
+                }
+            }
+            Method::GET | Method::DELETE if names_modern(headers) => Err(not_allowed("POST")),
+            Method::GET => {
+                check_accepts(headers, "text/event-stream", false)?;
+                at.get()
+            }
+            Method::DELETE => at.delete(),
+            _ => Err(not_allowed("POST, GET, DELETE")),
+        }
+    }
+
+    async fn read(&self, body: Body) -> Result<Incoming, Refusal> {
+        let max = self.limits.body;
+        let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, max)).await;
+        let bytes = match read {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) if is_too_long(&error) => {
+                let why = format!("a body of more than {max} bytes; the limit is raised with --max-message");
+                return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, why));
+            }
+            Ok(Err(error)) => {
+                let why = format!("the body cannot be read: {error}");
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, why));
+            }
+            Err(_) => {
+                let why = "the body did not come in time";
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, why));
+            }
+        };
+        let text = std::str::from_utf8(&bytes).map_err(|_| {
+            Refusal::new(StatusCode::BAD_REQUEST, message::PARSE_ERROR, "a message must be UTF-8")
+        })?;
+        let parsed = message::parse(text).map_err(Refusal::malformed)?;
+        if !text.contains(['\n', '\r']) {
+            return Ok(parsed);
+        }
+        // It is JSON, so they stand between its tokens; behind us they would end a line.
+        message::parse(&text.replace(['\n', '\r'], " ")).map_err(Refusal::malformed)
+    }
+
+    fn next_request(&self) -> u64 {
+        self.next_request.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn permit(&self, method: &str) -> Result<OwnedSemaphorePermit, Refusal> {
+        if method == LISTEN { self.stream_permit() } else { self.work_permit() }
+    }
+
+    fn work_permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.requests.clone().try_acquire_owned().map_err(|_| self.too_many("requests"))
+    }
+
+    fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.streams.clone().try_acquire_owned().map_err(|_| self.too_many("streams"))
+    }
+
+    fn too_many(&self, what: &str) -> Refusal {
+        let why = format!("there are too many {what} at once; try again later, or have --max-{what} raised");
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR, why)
+            .header(RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+}
+
+fn is_modern(headers: &HeaderMap, message: &message::Message) -> bool {
+    let params = match message {
+        message::Message::Request { params, .. } | message::Message::Notification { params, .. } => {
+            params.as_ref()
+        }
+        message::Message::Response { .. } => None,
+    };
+    names_modern(headers) || headers::is_modern(params)
+}
+
+fn names_modern(headers: &HeaderMap) -> bool {
+    let named = headers.get(headers::VERSION).and_then(|value| value.to_str().ok());
+    named.and_then(Revision::from_name).is_some_and(|revision| revision.era() == Era::Modern)
+}
+
+fn check_types(headers: &HeaderMap) -> Result<(), Refusal> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let why = "the header Content-Type must be application/json";
+    Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, why))
+}
+
+fn check_accepts_both(headers: &HeaderMap, is_needed: bool) -> Result<(), Refusal> {
+    check_accepts(headers, "application/json", is_needed)?;
+    check_accepts(headers, "text/event-stream", is_needed)
+}
+
+/// Whether the client takes this type. A client that does not say takes anything, unless it is needed that it says so.
+fn check_accepts(headers: &HeaderMap, kind: &str, is_needed: bool) -> Result<(), Refusal> {
+    let group = kind.split('/').next().unwrap_or_default();
+    let mut says = false;
+    for value in headers.get_all(ACCEPT) {
+        says = true;
+        let mut ranges = value.to_str().unwrap_or_default().split(',');
+        let takes = |range: &str| {
+            let range = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            range == kind || range == "*/*" || range.strip_suffix("/*") == Some(group)
+        };
+        if ranges.any(takes) {
+            return Ok(());
+        }
+    }
+    if !says && !is_needed {
+        return Ok(());
+    }
+    let why = format!("the header Accept must list {kind}");
+    Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, INVALID_REQUEST, why))
+}
+
+fn not_allowed(methods: &'static str) -> Refusal {
+    let why = format!("this is for {methods}");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, why)
+        .header(ALLOW, HeaderValue::from_static(methods))
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
+}

@@ -1,0 +1,305 @@
+//! What a session says, kept for a while, so that a client whose connection broke can go on where it was
+//! (<https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#resumability-and-redelivery>).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// So many bytes are kept of what has been read already, and for nobody that reads; what somebody reads is kept up to
+/// [`HELD_MAX`].
+const KEPT: usize = 2 * 1024 * 1024;
+/// A reader that is further behind loses what is oldest.
+const HELD_MAX: usize = 32 * 1024 * 1024;
+/// So many messages of each stream are kept, and so many streams that have ended.
+const MESSAGES_MAX: usize = 1024;
+const ENDED_MAX: usize = 64;
+
+/// The stream of what is said unasked.
+pub(super) const UNASKED: u64 = 0;
+
+/// The streams of one session.
+#[derive(Debug)]
+pub(super) struct Streams {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    streams: BTreeMap<u64, Stream>,
+    next_stream: u64,
+    next_reader: u64,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    events: VecDeque<(u64, Arc<str>)>,
+    last: u64,
+    taken: u64,
+    reader: Option<u64>,
+    ended: bool,
+    changed: Arc<Notify>,
+}
+
+/// Reads one stream, from behind a place in it. A later reader of the same stream takes its place.
+#[derive(Debug)]
+pub(super) struct Reader {
+    streams: Arc<Streams>,
+    stream: u64,
+    after: u64,
+    reader: u64,
+    changed: Arc<Notify>,
+}
+
+impl Streams {
+    pub(super) fn new() -> Arc<Streams> {
+        let streams = BTreeMap::from([(UNASKED, Stream::default())]);
+        Arc::new(Streams { kept: Mutex::new(Kept { streams, next_stream: 1, next_reader: 1, bytes: 0 }) })
+    }
+
+    /// A new stream for one request. What was said unasked while nobody listens is said there.
+    pub(super) fn open(&self) -> u64 {
+        let mut kept = self.lock();
+        let number = kept.next_stream;
+        kept.next_stream += 1;
+        kept.streams.insert(number, Stream::default());
+        let unheard = kept.take_unheard();
+        for line in unheard {
+            kept.push(number, line);
+        }
+        number
+    }
+
+    /// Says something on a stream.
+    pub(super) fn push(&self, stream: u64, line: String) {
+        self.lock().push(stream, line.into());
+    }
+
+    /// Says something unasked: to who listens, else on the newest stream that somebody reads, else it waits.
+    pub(super) fn push_unasked(&self, line: String) {
+        let mut kept = self.lock();
+        let is_read = |stream: &Stream| stream.reader.is_some() && !stream.ended;
+        let listens = kept.streams.get(&UNASKED).is_some_and(is_read);
+        let newest = kept.streams.iter().rev().find(|(_, stream)| is_read(stream)).map(|(number, _)| *number);
+        let stream = if listens { UNASKED } else { newest.unwrap_or(UNASKED) };
+        kept.push(stream, line.into());
+    }
+
+    /// Nothing more is said on a stream.
+    pub(super) fn end(&self, stream: u64) {
+        let mut kept = self.lock();
+        if let Some(stream) = kept.streams.get_mut(&stream) {
+            stream.ended = true;
+            stream.changed.notify_waiters();
+        }
+        kept.forget();
+    }
+
+    /// Nothing more is said on any of them.
+    pub(super) fn end_all(&self) {
+        for stream in self.lock().streams.values_mut() {
+            stream.ended = true;
+            stream.changed.notify_waiters();
+        }
+    }
+
+    /// Reads a stream from behind `after`; `None` is from behind what has been read. `None` if nothing is kept of it.
+    pub(super) fn read(self: &Arc<Self>, stream: u64, after: Option<u64>) -> Option<Reader> {
+        let mut kept = self.lock();
+        let reader = kept.next_reader;
+        kept.next_reader += 1;
+        let found = kept.streams.get_mut(&stream)?;
+        if after.is_some_and(|after| after > found.last) {
+            return None;
+        }
+        found.reader = Some(reader);
+        // Who read before has to see that it no longer does.
+        found.changed.notify_waiters();
+        let (after, changed) = (after.unwrap_or(found.taken), found.changed.clone());
+        Some(Reader { streams: self.clone(), stream, after, reader, changed })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn push(&mut self, stream: u64, line: Arc<str>) {
+        let Some(found) = self.streams.get_mut(&stream).filter(|stream| !stream.ended) else { return };
+        self.bytes += line.len();
+        found.last += 1;
+        found.events.push_back((found.last, line));
+        found.changed.notify_waiters();
+        if found.events.len() > MESSAGES_MAX {
+            self.drop_oldest(stream);
+        }
+        self.forget();
+    }
+
+    fn take_unheard(&mut self) -> Vec<Arc<str>> {
+        let Some(unasked) = self.streams.get_mut(&UNASKED).filter(|stream| stream.reader.is_none()) else {
+            return vec![];
+        };
+        let taken = unasked.taken;
+        let read = unasked.events.partition_point(|(number, _)| *number <= taken);
+        let unheard: Vec<Arc<str>> = unasked.events.drain(read..).map(|(_, line)| line).collect();
+        self.bytes -= unheard.iter().map(|line| line.len()).sum::<usize>();
+        unheard
+    }
+
+    /// Keeps to the bounds: what was read goes first.
+    fn forget(&mut self) {
+        while self.bytes > KEPT {
+            let is_read =
+                |stream: &Stream| stream.events.front().is_some_and(|(number, _)| *number <= stream.taken);
+            let unread = |stream: &Stream| stream.reader.is_none() && stream.events.len() > 1;
+            let held = |stream: &Stream| stream.events.len() > 1;
+            let find = |fits: &dyn Fn(&Stream) -> bool| {
+                self.streams.iter().find(|(_, stream)| fits(stream)).map(|(number, _)| *number)
+            };
+            let oldest = find(&is_read).or_else(|| find(&unread));
+            match oldest.or_else(|| (self.bytes > HELD_MAX).then(|| find(&held)).flatten()) {
+                Some(stream) => self.drop_oldest(stream),
+                None => break,
+            }
+        }
+        let ended = |stream: &Stream| stream.ended && stream.reader.is_none();
+        let mut spare =
+            self.streams.values().filter(|stream| ended(stream)).count().saturating_sub(ENDED_MAX);
+        let bytes = &mut self.bytes;
+        self.streams.retain(|_, stream| {
+            let gone = spare > 0 && ended(stream);
+            if gone {
+                spare -= 1;
+                *bytes -= stream.events.iter().map(|(_, line)| line.len()).sum::<usize>();
+            }
+            !gone
+        });
+    }
+
+    fn drop_oldest(&mut self, stream: u64) {
+        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        if let Some((number, line)) = stream.events.pop_front() {
+            self.bytes -= line.len();
+            if number > stream.taken {
+                tracing::debug!("a message that nobody read is dropped");
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// The next message with its number; `None` at the stream's end, or when another reader has taken over.
+    pub(super) async fn next(&mut self) -> Option<(u64, Arc<str>)> {
+        loop {
+            let changed = self.changed.clone();
+            let changed = changed.notified();
+            {
+                let mut kept = self.streams.lock();
+                let stream = kept.streams.get_mut(&self.stream)?;
+                if stream.reader != Some(self.reader) {
+                    return None;
+                }
+                let next = stream.events.partition_point(|(number, _)| *number <= self.after);
+                if let Some((number, line)) = stream.events.get(next).cloned() {
+                    self.after = number;
+                    stream.taken = stream.taken.max(number);
+                    return Some((number, line));
+                }
+                if stream.ended {
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// The stream's number.
+    pub(super) fn stream(&self) -> u64 {
+        self.stream
+    }
+
+    /// Behind which message it reads on.
+    pub(super) fn after(&self) -> u64 {
+        self.after
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut kept = self.streams.lock();
+        if let Some(stream) = kept.streams.get_mut(&self.stream)
+            && stream.reader == Some(self.reader)
+        {
+            stream.reader = None;
+        }
+        kept.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn next(reader: &mut Reader) -> Option<String> {
+        reader.next().await.map(|(_, line)| line.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_reader_goes_on_where_the_one_before_it_was_cut_off() {
+        let streams = Streams::new();
+        let stream = streams.open();
+        for line in ["a", "b", "c"] {
+            streams.push(stream, line.to_owned());
+        }
+        let mut first = streams.read(stream, None).unwrap();
+        assert_eq!(next(&mut first).await.unwrap(), "a");
+        assert_eq!(next(&mut first).await.unwrap(), "b");
+        let mut second = streams.read(stream, Some(1)).unwrap();
+        assert_eq!(next(&mut first).await, None, "one reader at a time");
+        drop(first);
+        streams.end(stream);
+        assert_eq!(next(&mut second).await.unwrap(), "b");
+        assert_eq!(next(&mut second).await.unwrap(), "c");
+        assert_eq!(next(&mut second).await, None);
+        assert!(streams.read(stream, Some(4)).is_none() && streams.read(77, None).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_said_unasked_reaches_who_reads() {
+        let streams = Streams::new();
+        streams.push_unasked("early".to_owned());
+        let stream = streams.open();
+        let mut reader = streams.read(stream, None).unwrap();
+        streams.push_unasked("while it waits".to_owned());
+        assert_eq!(next(&mut reader).await.unwrap(), "early");
+        assert_eq!(next(&mut reader).await.unwrap(), "while it waits");
+        let mut listener = streams.read(UNASKED, None).unwrap();
+        streams.push_unasked("heard".to_owned());
+        assert_eq!(next(&mut listener).await.unwrap(), "heard");
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_bounded_and_what_was_read_goes_first() {
+        let streams = Streams::new();
+        let (read, unread) = (streams.open(), streams.open());
+        streams.push(read, "x".repeat(KEPT / 2));
+        let mut reader = streams.read(read, None).unwrap();
+        next(&mut reader).await.unwrap();
+        streams.push(unread, "y".repeat(KEPT));
+        assert_eq!(streams.lock().streams[&read].events.len(), 0);
+        assert_eq!(streams.lock().streams[&unread].events.len(), 1, "the last of a stream is kept");
+        for _ in 0..2 * MESSAGES_MAX {
+            streams.push_unasked("z".to_owned());
+        }
+        assert!(streams.lock().streams[&read].events.len() <= MESSAGES_MAX, "they went to who reads");
+        drop(reader);
+        for _ in 0..2 * ENDED_MAX {
+            let stream = streams.open();
+            streams.end(stream);
+        }
+        assert!(streams.lock().streams.len() <= ENDED_MAX + 3);
+    }
+}

@@ -1,0 +1,7 @@
+//! `meanwhile serve`, over real sockets.
+
+mod guard;
+mod legacy;
+mod modern;
+mod shutdown;
+mod web;
