@@ -5,6 +5,7 @@
 //! | `schema` | how is the file made and opened, and what is in it? (`schema.sql`, documented for whoever queries it) |
 //! | `rows` | how does a row become a job, and back? |
 //! | `writer` | how do many writes share one flush to the disk? |
+//! | `log` | what keeps a flush cheap? |
 //! | `commands` | what does a write do? |
 //! | `reader` | who reads? |
 //! | `queries` | what is read, and by which index? |
@@ -16,6 +17,7 @@
 
 mod commands;
 mod fault;
+mod log;
 mod queries;
 mod reader;
 mod rows;

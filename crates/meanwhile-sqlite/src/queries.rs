@@ -128,13 +128,18 @@ pub(crate) fn events(sql: &Connection, handle: Handle, after: u32, limit: usize)
     events.query_map(params![handle.to_string(), after, most(limit)], rows::event)?.collect()
 }
 
-/// Unfinished jobs whose lease has run out, the longest forgotten first.
-pub(crate) fn abandoned(sql: &Connection, now: Timestamp, limit: usize) -> Result<Vec<Job>> {
-    let text = format!(
+/// All unfinished jobs are looked at. They are few, it is done now and then, and an index of the leases would have to be written
+/// at each start, each end, and each renewal.
+static ABANDONED: LazyLock<String> = LazyLock::new(|| {
+    format!(
         "SELECT {COLUMNS} FROM job INDEXED BY job_peer \
          WHERE lease_peer IS NOT NULL AND lease_until <= ? ORDER BY lease_until LIMIT ?"
-    );
-    let mut jobs = sql.prepare_cached(&text)?;
+    )
+});
+
+/// Unfinished jobs whose lease has run out, the longest forgotten first.
+pub(crate) fn abandoned(sql: &Connection, now: Timestamp, limit: usize) -> Result<Vec<Job>> {
+    let mut jobs = sql.prepare_cached(&ABANDONED)?;
     jobs.query_map(params![now.0, most(limit)], |row| stored(row).map(|found| found.job))?.collect()
 }
 
@@ -308,6 +313,12 @@ mod tests {
         ] {
             assert_eq!(plan_of(text, vec!["me".to_owned().into(), "key".to_owned().into()]), expected);
         }
+    }
+
+    #[test]
+    fn a_look_for_leases_that_have_run_out_passes_over_what_has_ended() {
+        let plan = plan_of(&ABANDONED, vec![1.into(), 1.into()]);
+        assert!(plan.starts_with("SEARCH job USING INDEX job_peer"), "{plan}");
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::fault::{Fault, failed};
 /// is never changed again.
 const STEPS: [&str; 1] = [include_str!("schema.sql")];
 
+/// The size of a page of the file, in bytes. A commit writes whole pages, of which a start changes eight, each by a line or two.
+pub(crate) const PAGE: u32 = 1024;
+
 /// How many prepared statements a connection keeps: all that this crate has.
 const STATEMENTS: usize = 64;
 
@@ -41,10 +44,10 @@ pub(crate) fn open_writer(path: &Path, clock: &dyn Clock) -> Result<Connection, 
 
 fn prepare_writer(path: &Path, clock: &dyn Clock) -> Result<Connection, Fault> {
     let mut sql = connect(path)?;
+    // Only a new file heeds it.
+    sql.pragma_update(None, "page_size", PAGE)?;
     patiently(|| sql.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())))?;
-    sql.execute_batch(
-        "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192;",
-    )?;
+    sql.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -8192;")?;
     migrate(&mut sql, path)?;
     notice_boot(&mut sql, clock)?;
     Ok(sql)
@@ -137,7 +140,7 @@ fn notice_boot(sql: &mut Connection, clock: &dyn Clock) -> rusqlite::Result<()> 
 
 fn is_of_boot(sql: &Connection, boot: &str, far: i64) -> rusqlite::Result<bool> {
     let text = "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'boot' AND value = ?) \
-                AND NOT EXISTS (SELECT 1 FROM job WHERE lease_peer IS NOT NULL AND lease_until > ?)";
+                AND NOT EXISTS (SELECT 1 FROM job INDEXED BY job_peer WHERE lease_peer IS NOT NULL AND lease_until > ?)";
     sql.query_row(text, params![boot, far], |row| row.get(0))
 }
 

@@ -86,7 +86,7 @@ CREATE TABLE meta (
 
 -- Each index but job_scope, job_changed and input_key is partial: most hold only what is alive, and stay small however old the store is.
 CREATE INDEX job_changed ON job (changed);
-CREATE INDEX job_peer ON job (lease_peer, status, id, lease_until) WHERE lease_peer IS NOT NULL;
+CREATE INDEX job_peer ON job (lease_peer, status, id) WHERE lease_peer IS NOT NULL;
 CREATE INDEX job_unfinished ON job (scope, join_key, id) WHERE finished_at IS NULL;
 CREATE INDEX job_scope ON job (scope, id);
 CREATE INDEX job_ended ON job (scope, status, id) WHERE finished_at IS NOT NULL;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::Shared;
 use crate::fault::Fault;
+use crate::log::Log;
 use crate::queries::{changed_after, last_change, quiet};
 use crate::schema::{is_busy, open_writer};
 use crate::watch::Watch;
@@ -145,7 +146,11 @@ impl Writer {
         for reply in batch.opens {
             let _ = reply.send(self.file().map(drop));
         }
+        let has_written = !batch.writes.is_empty();
         self.write(batch.writes);
+        if let Some(file) = self.file.as_mut().filter(|_| has_written) {
+            file.log.keep(&file.sql);
+        }
         if batch.looks {
             self.look();
         }
@@ -223,6 +228,7 @@ impl Writer {
 /// The open file.
 struct File {
     sql: Connection,
+    log: Log,
     is_lazy: bool,
     seen: Seen,
     _watch: Watch,
@@ -248,14 +254,15 @@ enum News {
 impl File {
     fn open(shared: &Shared, own: mpsc::WeakSender<Command>) -> Result<File, StoreError> {
         let path = &shared.path;
-        let sql = open_writer(path, &*shared.clock)?;
+        let mut sql = open_writer(path, &*shared.clock)?;
+        let log = Log::take_over(path, &mut sql).map_err(|error| Fault::from(error).at(path))?;
         // Watched before the version is read, so that no commit falls between.
         let watch = Watch::start(path, move || match own.upgrade() {
             Some(own) => own.blocking_send(Command::Look).is_ok(),
             None => false,
         });
         let seen = Seen::now(&sql).map_err(|error| Fault::from(error).at(path))?;
-        Ok(File { sql, is_lazy: false, seen, _watch: watch })
+        Ok(File { sql, log, is_lazy: false, seen, _watch: watch })
     }
 
     fn transaction(
