@@ -5,9 +5,15 @@
 //! says nothing. So a look that comes too early is repeated after 1, 2, 4, … ms, for some eight seconds after the last
 //! sign. All of these looks are taken, also when one of them finds something: what it found may be an earlier commit than
 //! the one that rang. Without a sign there is none.
+//!
+//! A sign that comes while this process itself writes is taken for its own: nobody else can write then, and the writer looks
+//! itself after each of its commits. Should it have been another's all the same, who was faster than the end of ours was
+//! told, it is looked at within a second.
 
 use std::ffi::OsStr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -17,22 +23,53 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 const FIRST: Duration = Duration::from_millis(1);
 /// The last repetition.
 const LAST: Duration = Duration::from_millis(4096);
-/// How often to look where the system tells nothing.
+/// How often to look where the system tells nothing, and how soon after a sign that was taken for our own.
 const BLIND: Duration = Duration::from_secs(1);
 
 /// Rings as long as it is held.
 pub(crate) struct Watch {
     _watcher: Option<RecommendedWatcher>,
     /// Its end ends the thread.
-    _bell: SyncSender<()>,
+    _bell: Bell,
+}
+
+/// What the system tells, on its way to the thread that looks.
+#[derive(Clone)]
+struct Bell {
+    wake: SyncSender<()>,
+    signs: Arc<Signs>,
+}
+
+#[derive(Default)]
+struct Signs {
+    /// There was one.
+    rang: AtomicBool,
+    /// There was one that was taken for our own.
+    is_in_doubt: AtomicBool,
+}
+
+impl Bell {
+    fn ring(&self, is_own: bool) {
+        let sign = if is_own { &self.signs.is_in_doubt } else { &self.signs.rang };
+        // One is as good as many.
+        if !sign.swap(true, Ordering::AcqRel) {
+            let _ = self.wake.try_send(());
+        }
+    }
 }
 
 impl Watch {
     /// Calls `look`, on a thread of its own, whenever the store at `path` may have been written, until it returns `false`.
-    pub(crate) fn start(path: &Path, look: impl Fn() -> bool + Send + 'static) -> Watch {
-        // One ring is as good as many.
-        let (bell, rings) = sync_channel(1);
-        let watcher = match watch(path, bell.clone()) {
+    /// While `is_writing`, it is this process that writes.
+    pub(crate) fn start(
+        path: &Path,
+        is_writing: Arc<AtomicBool>,
+        look: impl Fn() -> bool + Send + 'static,
+    ) -> Watch {
+        let (wake, rings) = sync_channel(1);
+        let bell = Bell { wake, signs: Arc::default() };
+        let signs = bell.signs.clone();
+        let watcher = match watch(path, bell.clone(), is_writing) {
             Ok(watcher) => Some(watcher),
             Err(error) => {
                 tracing::warn!(%error, "the system does not tell of changes to the job store: it is looked at every second");
@@ -40,7 +77,7 @@ impl Watch {
             }
         };
         let blind = watcher.is_none().then_some(BLIND);
-        let follow = move || follow(&rings, Schedule::new(blind, Instant::now()), look);
+        let follow = move || follow(&rings, &signs, Schedule::new(blind, Instant::now()), look);
         if let Err(error) = std::thread::Builder::new().name("meanwhile-watch".to_owned()).spawn(follow) {
             tracing::warn!(%error, "changes by other processes are not noticed");
         }
@@ -48,13 +85,13 @@ impl Watch {
     }
 }
 
-fn watch(path: &Path, bell: SyncSender<()>) -> notify::Result<RecommendedWatcher> {
+fn watch(path: &Path, bell: Bell, is_writing: Arc<AtomicBool>) -> notify::Result<RecommendedWatcher> {
     let mut log = path.file_name().unwrap_or_default().to_owned();
     log.push("-wal");
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // An error may be a sign that was lost.
         if event.map_or(true, |event| is_sign(&event, &log)) {
-            let _ = bell.try_send(());
+            bell.ring(is_writing.load(Ordering::Acquire));
         }
     })?;
     // The folder, not the log: the log goes when the last connection closes, and comes again.
@@ -69,7 +106,7 @@ fn is_sign(event: &Event, log: &OsStr) -> bool {
     event.need_rescan() || (!matches!(event.kind, EventKind::Access(_)) && is_log())
 }
 
-fn follow(rings: &Receiver<()>, mut schedule: Schedule, look: impl Fn() -> bool) {
+fn follow(rings: &Receiver<()>, signs: &Signs, mut schedule: Schedule, look: impl Fn() -> bool) {
     loop {
         let ring = match schedule.due {
             Some(due) => rings.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -77,11 +114,20 @@ fn follow(rings: &Receiver<()>, mut schedule: Schedule, look: impl Fn() -> bool)
         };
         let now = Instant::now();
         match ring {
-            Ok(()) => schedule.rang(now),
+            Ok(()) => {
+                if signs.rang.swap(false, Ordering::AcqRel) {
+                    schedule.rang(now);
+                }
+                if signs.is_in_doubt.load(Ordering::Acquire) {
+                    schedule.doubts(now);
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         if schedule.due.is_some_and(|due| due <= now) {
+            // Before the look: what is taken for our own from here on is another doubt.
+            signs.is_in_doubt.store(false, Ordering::Release);
             if !look() {
                 return;
             }
@@ -108,6 +154,12 @@ impl Schedule {
         self.step = FIRST;
         let soon = self.looked.map_or(now, |looked| now.max(looked + FIRST));
         self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
+    }
+
+    /// A sign was taken for our own: one look, not soon.
+    fn doubts(&mut self, now: Instant) {
+        let late = now + BLIND;
+        self.due = Some(self.due.map_or(late, |due| due.min(late)));
     }
 
     fn looked(&mut self, now: Instant) {
@@ -160,6 +212,28 @@ mod tests {
     fn rings_without_end_do_not_put_off_the_look_nor_hurry_it() {
         let rings: Vec<u64> = (0..100).collect();
         assert_eq!(looks(&rings, None, 100), rings);
+    }
+
+    #[test]
+    fn a_sign_that_is_taken_for_our_own_is_looked_at_once_and_late() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(None, start);
+        schedule.doubts(start);
+        schedule.doubts(start + FIRST);
+        assert_eq!(schedule.due, Some(start + BLIND));
+        schedule.looked(start + BLIND);
+        assert_eq!(schedule.due, None);
+    }
+
+    #[test]
+    fn a_sign_of_another_is_heard_behind_one_of_our_own() {
+        let (wake, rings) = sync_channel(1);
+        let bell = Bell { wake, signs: Arc::default() };
+        bell.ring(true);
+        bell.ring(true);
+        bell.ring(false);
+        assert!(rings.try_recv().is_ok() && rings.try_recv().is_err());
+        assert!(bell.signs.rang.load(Ordering::Acquire) && bell.signs.is_in_doubt.load(Ordering::Acquire));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! tells anyone. One flush to the disk thus serves everybody who came while the last one was under way.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use meanwhile_core::{Handle, Moment, StoreError};
 use rusqlite::{Connection, ErrorCode};
@@ -151,7 +151,7 @@ impl Writer {
         if let Some(file) = self.file.as_mut().filter(|_| has_written) {
             file.log.keep(&file.sql);
         }
-        if batch.looks {
+        if batch.looks || has_written {
             self.look();
         }
     }
@@ -194,13 +194,17 @@ impl Writer {
         match file.transaction(writes, &shared) {
             Ok(changed) => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
+                let news = file.take_news();
                 changed.into_iter().for_each(|handle| shared.changes.publish(handle));
+                self.tell(news);
                 Ok(())
             }
             Err(error) => {
+                let news = file.take_news();
                 if !file.is_fit_after(&error) {
                     self.close();
                 }
+                self.tell(news);
                 Err(error.into())
             }
         }
@@ -209,11 +213,17 @@ impl Writer {
     fn look(&mut self) {
         let Some(file) = &mut self.file else { return };
         match file.changed_by_others() {
-            Ok(News::Nothing) => {}
-            Ok(News::Of(jobs)) => jobs.into_iter().for_each(|handle| self.shared.changes.publish(handle)),
-            Ok(News::Unknown) => self.shared.changes.publish_all(),
+            Ok(news) => self.tell(news),
             Err(error) if is_busy(&error) => {}
             Err(_) => self.close(),
+        }
+    }
+
+    fn tell(&self, news: News) {
+        match news {
+            News::Nothing => {}
+            News::Of(jobs) => jobs.into_iter().for_each(|handle| self.shared.changes.publish(handle)),
+            News::Unknown => self.shared.changes.publish_all(),
         }
     }
 
@@ -231,6 +241,10 @@ struct File {
     log: Log,
     is_lazy: bool,
     seen: Seen,
+    /// What others had committed before our last transaction, and nobody was told yet.
+    news: News,
+    /// Whether a transaction of this connection holds the right to write, so that nobody else writes.
+    is_writing: Arc<AtomicBool>,
     _watch: Watch,
 }
 
@@ -243,7 +257,9 @@ struct Seen {
 }
 
 /// What other connections have committed.
+#[derive(Default)]
 enum News {
+    #[default]
     Nothing,
     /// These jobs have changed, and perhaps nothing else.
     Of(Vec<Handle>),
@@ -257,12 +273,13 @@ impl File {
         let mut sql = open_writer(path, &*shared.clock)?;
         let log = Log::take_over(path, &mut sql).map_err(|error| Fault::from(error).at(path))?;
         // Watched before the version is read, so that no commit falls between.
-        let watch = Watch::start(path, move || match own.upgrade() {
+        let is_writing = Arc::<AtomicBool>::default();
+        let watch = Watch::start(path, is_writing.clone(), move || match own.upgrade() {
             Some(own) => own.blocking_send(Command::Look).is_ok(),
             None => false,
         });
         let seen = Seen::now(&sql).map_err(|error| Fault::from(error).at(path))?;
-        Ok(File { sql, log, is_lazy: false, seen, _watch: watch })
+        Ok(File { sql, log, is_lazy: false, seen, news: News::Nothing, is_writing, _watch: watch })
     }
 
     fn transaction(
@@ -272,22 +289,44 @@ impl File {
     ) -> rusqlite::Result<Vec<Handle>> {
         self.set_lazy(writes.iter().all(|write| write.is_lazy()))?;
         self.execute("BEGIN IMMEDIATE")?;
-        let done = self.steps(writes, shared).and_then(|changed| self.execute("COMMIT").map(|()| changed));
+        self.is_writing.store(true, Ordering::Release);
+        let done = self.alone(writes, shared);
         if done.is_err() && !self.sql.is_autocommit() {
             // A failure shows in `is_fit_after`.
             let _ = self.execute("ROLLBACK");
         }
+        self.is_writing.store(false, Ordering::Release);
         done
     }
 
-    fn steps(&self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Vec<Handle>> {
+    /// Does the writes and commits them. What the others have done is looked at while only we can write: then none of it is
+    /// taken for ours, and none of ours for theirs.
+    fn alone(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Vec<Handle>> {
+        self.news = self.changed_by_others()?;
+        let (changed, last_change) = self.steps(writes, shared)?;
+        self.execute("COMMIT")?;
+        if let Some(last) = last_change {
+            self.seen.change = last;
+        }
+        Ok(changed)
+    }
+
+    fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    fn steps(
+        &self,
+        writes: &mut [Box<dyn Write>],
+        shared: &Shared,
+    ) -> rusqlite::Result<(Vec<Handle>, Option<i64>)> {
         let mut tx =
             Tx { sql: &self.sql, now: shared.clock.moment(), changed: Vec::new(), last_change: None };
         for write in writes {
             tx.now = shared.clock.moment();
             write.run(&mut tx)?;
         }
-        Ok(tx.changed)
+        Ok((tx.changed, tx.last_change))
     }
 
     /// A lazy transaction is not flushed to the disk by itself, but with the next one that is.
@@ -306,14 +345,12 @@ impl File {
     /// The version counts only the commits of *other* connections, in this process or another. It is asked of the
     /// writer's own connection, so our own commits wake nobody twice.
     fn changed_by_others(&mut self) -> rusqlite::Result<News> {
-        // Before the version: what comes between is then looked at next time.
-        let change = last_change(&self.sql)?;
+        // Before the last change: what comes between is then looked at once more.
         let version = data_version(&self.sql)?;
         if version == self.seen.version {
-            // All until then was ours.
-            self.seen.change = change;
             return Ok(News::Nothing);
         }
+        let change = last_change(&self.sql)?;
         let now = Seen { version, change, quiet: quiet(&self.sql)? };
         let before = std::mem::replace(&mut self.seen, now);
         let jobs = changed_after(&self.sql, before.change, NEWS_MAX)?;
@@ -345,8 +382,8 @@ impl File {
 impl Seen {
     fn now(sql: &Connection) -> rusqlite::Result<Seen> {
         // In this order: see `changed_by_others`.
-        let change = last_change(sql)?;
-        Ok(Seen { version: data_version(sql)?, change, quiet: quiet(sql)? })
+        let version = data_version(sql)?;
+        Ok(Seen { version, change: last_change(sql)?, quiet: quiet(sql)? })
     }
 }
 
