@@ -3,6 +3,9 @@
 use serde_json::{Value, json};
 
 use super::web::{Answer, Served};
+use crate::client::{Home, text, tool_names};
+use crate::faces::Gate;
+use crate::modern::with_tasks;
 
 const PATH: &str = "/mcp/fixture";
 pub(super) const VERSION: &str = "2026-07-28";
@@ -97,4 +100,105 @@ fn there_is_nothing_but_post_and_one_message_at_a_time() {
         served.send("POST", PATH, &accept, r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#).refusal(),
         (406, -32600)
     );
+}
+
+/// The parameters of a call of a tool, by a client that can do this.
+fn call(tool: &str, arguments: &Value, capabilities: &Value) -> Value {
+    let mut meta = meta(VERSION);
+    meta["io.modelcontextprotocol/clientCapabilities"] = capabilities.clone();
+    meta["progressToken"] = json!("p");
+    json!({"name": tool, "arguments": arguments, "_meta": meta})
+}
+
+#[test]
+fn a_request_stands_for_itself() {
+    let served = Served::fixture(&[]);
+    let found = ask(&served, "server/discover", &json!({"_meta": meta(VERSION)}), &[]);
+    assert_eq!((found.status, found.header("mcp-session-id")), (200, None));
+    assert_eq!(found.json()["result"]["supportedVersions"], json!([VERSION]));
+    let strange = [("Mcp-Session-Id", "x"), ("Last-Event-ID", "7")];
+    let list = ask(&served, "tools/list", &json!({"_meta": meta(VERSION)}), &strange).json();
+    assert!(tool_names(&list["result"]).contains(&"poll_result"));
+    let answer = ask(&served, "tools/call", &call("echo", &json!({"text": "hi"}), &json!({})), &[]).json();
+    assert_eq!((&answer["id"], text(&answer["result"])), (&json!("m"), "hi"));
+    // Both eras on one path.
+    assert_eq!(text(&served.session(PATH, None, "2025-11-25").call("echo", &json!({"text": "ho"}))), "ho");
+}
+
+#[test]
+fn errors_have_the_status_that_belongs_to_them() {
+    let served = Served::fixture(&[]);
+    let params = json!({"_meta": meta(VERSION)});
+    for gone in ["initialize", "ping", "tasks/list"] {
+        assert_eq!(ask(&served, gone, &params, &[]).refusal(), (404, -32601), "{gone}");
+    }
+    let task = json!({"taskId": "job_x", "_meta": meta(VERSION)});
+    assert_eq!(ask(&served, "tasks/get", &task, &[]).refusal(), (400, -32021));
+    let mut task = call("x", &json!({}), &with_tasks());
+    task["taskId"] = json!("job_x");
+    task.as_object_mut().expect("an object").remove("name");
+    assert_eq!(
+        ask(&served, "tasks/get", &task, &[]).refusal(),
+        (200, -32602),
+        "of the handler, not of the transport"
+    );
+}
+
+#[test]
+fn progress_makes_a_stream_and_closing_it_cancels() {
+    let served = Served::fixture(&["--mode", "inline"]);
+    let gate = Gate::new(served.process.home(), "gate");
+    let mut slow = ask(&served, "tools/call", &call("gate", &gate.arguments(), &json!({})), &[]);
+    assert!(slow.is_stream());
+    let progress = slow.event().expect("progress");
+    assert_eq!(progress.id, "", "there is nothing to resume");
+    assert!(progress.data.contains("notifications/progress"));
+    gate.open();
+    assert_eq!(text(&slow.response()["result"]), "opened");
+    assert!(slow.event().is_none());
+
+    let sleeping = call("sleep", &json!({"ms": 3_600_000, "steps": 1000}), &json!({}));
+    let cut = ask(&served, "tools/call", &sleeping, &[]);
+    drop(cut);
+    served.process.wait_log("cancelled sleep");
+}
+
+#[test]
+fn a_task_outlives_its_request_and_is_seen_by_any_other() {
+    let home = Home::new();
+    let served = Served::fixture_in(&home, &["--inline-budget", "30ms"]);
+    let gate = Gate::new(&home, "gate");
+    let created = ask(&served, "tools/call", &call("gate", &gate.arguments(), &with_tasks()), &[]);
+    let task = { created }.response()["result"].clone();
+    assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")));
+    let mut params = call("x", &json!({}), &with_tasks());
+    params["taskId"] = task["taskId"].clone();
+    params.as_object_mut().expect("an object").remove("name");
+    let mut listen = call("x", &json!({}), &with_tasks());
+    listen["notifications"] = json!({"taskIds": [task["taskId"]]});
+    listen.as_object_mut().expect("an object").remove("name");
+    let mut listening = ask(&served, "subscriptions/listen", &listen, &[]);
+    let acknowledged = listening.message().expect("an acknowledgement");
+    assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged");
+    assert_eq!(acknowledged["params"]["notifications"]["taskIds"], json!([task["taskId"]]));
+    gate.open();
+    let done =
+        std::iter::from_fn(|| listening.message()).find(|told| told["params"]["status"] == "completed");
+    assert_eq!(text(&done.expect("its end is told")["params"]["result"]), "opened");
+    let got = ask(&served, "tasks/get", &params, &[]).json();
+    assert_eq!((&got["result"]["status"], text(&got["result"]["result"])), (&json!("completed"), "opened"));
+}
+
+#[test]
+fn a_listener_hears_of_changes_and_of_the_end() {
+    let served = Served::fixture(&[]);
+    let listen = json!({"notifications": {"toolsListChanged": true}, "_meta": meta(VERSION)});
+    let mut listening = ask(&served, "subscriptions/listen", &listen, &[]);
+    assert_eq!(listening.message().expect("first")["method"], "notifications/subscriptions/acknowledged");
+    ask(&served, "tools/call", &call("grow", &json!({}), &json!({})), &[]).response();
+    assert_eq!(listening.message().expect("second")["method"], "notifications/tools/list_changed");
+    super::shutdown::tell(&served, "-TERM");
+    let end = listening.message().expect("third");
+    assert_eq!((&end["id"], &end["result"]["resultType"]), (&json!("m"), &json!("complete")), "{end}");
+    assert!(listening.event().is_none());
 }

@@ -10,7 +10,7 @@ use crate::faces::Gate;
 
 const PATH: &str = "/mcp/fixture";
 
-fn tell(served: &Served, signal: &str) {
+pub(super) fn tell(served: &Served, signal: &str) {
     let told =
         Command::new("kill").args([signal, &served.process.pid().to_string()]).status().expect("kill runs");
     assert!(told.success());

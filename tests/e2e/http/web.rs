@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -65,7 +66,7 @@ impl Served {
     /// Begins a session of the legacy era at `path`.
     pub(crate) fn session<'a>(&'a self, path: &'a str, token: Option<&str>, version: &str) -> Session<'a> {
         let token = token.map(|token| format!("Bearer {token}"));
-        let params = json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "e2e", "version": "0"}});
+        let params = json!({"protocolVersion": version, "capabilities": {"elicitation": {}}, "clientInfo": {"name": "e2e", "version": "0"}});
         let hello =
             json!({"jsonrpc": "2.0", "id": "hello", "method": "initialize", "params": params}).to_string();
         let authorization: Vec<_> = token.iter().map(|token| ("Authorization", token.as_str())).collect();
@@ -221,7 +222,10 @@ impl Answer {
     pub(crate) fn event(&mut self) -> Option<Event> {
         let mut event = Event::default();
         let mut is_empty = true;
+        let began = Instant::now();
         loop {
+            // Comments come for ever.
+            assert!(began.elapsed() < PATIENCE, "no event within {PATIENCE:?}");
             let mut line = String::new();
             if self.body.read_line(&mut line).expect("an event comes in time") == 0 {
                 return None;
