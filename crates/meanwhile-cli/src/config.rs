@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use meanwhile_mcp::revision::Era;
 use meanwhile_mcp::rules::{Face, Rule, duration};
-use meanwhile_mcp::upstream::Target;
+use meanwhile_mcp::upstream::{Launch, Target};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -18,8 +18,7 @@ const TABLES: [&str; 3] = ["mcpServers", "mcp_servers", "servers"];
 /// One server.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
-    pub(crate) name: String,
-    pub(crate) target: Target,
+    pub(crate) launch: Launch,
     /// What the file says of its calls; the rest is as the command line has it.
     pub(crate) mode: Option<Face>,
     pub(crate) tools: Vec<Rule>,
@@ -27,9 +26,6 @@ pub(crate) struct Server {
     pub(crate) timeout: Option<Duration>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) max_running: Option<u16>,
-    /// Whether one process serves all sessions of a principal.
-    pub(crate) share: bool,
-    pub(crate) era: Option<Era>,
 }
 
 /// Reads the servers of a file.
@@ -80,16 +76,17 @@ impl Entry<'_> {
             return Ok(None);
         }
         let server = Server {
-            name: name.to_owned(),
-            target: self.target()?,
+            launch: Launch {
+                name: name.to_owned(),
+                target: self.target()?,
+                era: self.parse("era", era)?.flatten(),
+            },
             mode: self.parse("mode", |text: &str| text.parse())?,
             tools: self.tools()?,
             inline_budget: self.parse("inlineBudget", duration)?,
             timeout: self.parse("timeout", duration)?,
             ttl: self.parse("ttl", duration)?,
             max_running: self.max_running()?,
-            share: self.take("share")?.unwrap_or(false),
-            era: self.parse("era", era)?.flatten(),
         };
         for field in self.fields.keys() {
             tracing::warn!(
@@ -242,7 +239,7 @@ fn typed<T: DeserializeOwned>(field: &str, value: Value) -> anyhow::Result<T> {
             "args" => "a list of strings",
             "env" | "headers" => "an object of strings",
             "tools" => "a list of rules, or an object of patterns and settings",
-            "share" | "disabled" | "enabled" => "true or false",
+            "disabled" | "enabled" => "true or false",
             "maxRunning" => "a whole number below 65536",
             _ => "a string",
         };
@@ -269,20 +266,22 @@ mod tests {
     fn servers_are_read_as_clients_write_them() {
         let read = all(json!({"mcpServers": {
             "files": {"command": "npx", "args": ["-y", "${PACKAGE:-server-files}"], "env": {"KEY": "${TOKEN}"}, "cwd": "/srv",
-                "mode": "handle", "tools": {"get_*": "inline"}, "inlineBudget": "5s", "maxRunning": 2, "share": true, "era": "legacy"},
+                "mode": "handle", "tools": {"get_*": "inline"}, "inlineBudget": "5s", "maxRunning": 2, "era": "legacy"},
             "far": {"type": "streamable-http", "url": "https://example.com/mcp", "headers": {"Authorization": "Bearer ${env:TOKEN}"}, "timeout": 60},
             "old": {"type": "sse", "url": "http://127.0.0.1:1/sse", "tools": ["x=handle"]},
             "off": {"command": "x", "disabled": true},
         }}))
         .unwrap();
-        let names: Vec<&str> = read.iter().map(|server| server.name.as_str()).collect();
+        let names: Vec<&str> = read.iter().map(|server| server.launch.name.as_str()).collect();
         assert_eq!(names, ["far", "files", "old"]);
-        let Target::Remote { headers, legacy_sse: false, .. } = &read[0].target else { panic!("remote") };
+        let Target::Remote { headers, legacy_sse: false, .. } = &read[0].launch.target else {
+            panic!("remote")
+        };
         assert_eq!(headers[0].1, "Bearer s3cret");
-        let Target::Process { args, env, .. } = &read[1].target else { panic!("process") };
+        let Target::Process { args, env, .. } = &read[1].launch.target else { panic!("process") };
         assert_eq!((args[1].as_str(), env[0].1.as_str()), ("server-files", "s3cret"));
-        assert!(read[1].share && read[1].era == Some(Era::Legacy) && read[1].tools.len() == 1);
-        assert!(matches!(read[2].target, Target::Remote { legacy_sse: true, .. }));
+        assert!(read[1].launch.era == Some(Era::Legacy) && read[1].tools.len() == 1);
+        assert!(matches!(read[2].launch.target, Target::Remote { legacy_sse: true, .. }));
     }
 
     #[test]

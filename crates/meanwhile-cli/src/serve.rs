@@ -93,8 +93,8 @@ impl Serve {
         let mut behind: Vec<Arc<OneServer>> = Vec::new();
         let mut endpoints: HashMap<String, Arc<dyn Endpoint>> = HashMap::new();
         for server in servers {
-            let (name, calls) = (server.name.clone(), calls_of(&self.calls, &server));
-            let launch = launch(&server);
+            let (launch, calls) = (server.launch.clone(), calls_of(&self.calls, &server));
+            let name = launch.name.clone();
             let settings = move |who: &Principal| settings(&calls, launch.clone(), who);
             let one = OneServer::new(Box::new(settings), store.clone(), artifacts.clone());
             behind.push(one.clone());
@@ -181,10 +181,6 @@ fn calls_of(calls: &Calls, server: &config::Server) -> Calls {
     calls.max_running = server.max_running.unwrap_or(calls.max_running);
     calls.tools.extend(server.tools.iter().cloned());
     calls
-}
-
-fn launch(server: &config::Server) -> Launch {
-    Launch { name: server.name.clone(), target: server.target.clone(), era: server.era }
 }
 
 /// All servers of a principal share a scope, so that a job is seen from each of its endpoints.

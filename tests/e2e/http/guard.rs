@@ -1,6 +1,8 @@
 //! Who is let in, and how much: each refusal by its status and its code.
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -12,20 +14,24 @@ const TOKENS: &str = "ann: ann-0123456789abcdef\nbob: bob-0123456789abcdef\n";
 const ANN: &str = "ann-0123456789abcdef";
 const BOB: &str = "bob-0123456789abcdef";
 
+fn write(file: &Path, text: &str, mode: u32) -> String {
+    std::fs::write(file, text).expect("the file is written");
+    std::fs::set_permissions(file, Permissions::from_mode(mode)).expect("it is ours");
+    file.to_str().expect("the path is UTF-8").to_owned()
+}
+
 fn token_file(home: &Home, mode: u32) -> String {
-    let file = home.path("tokens");
-    std::fs::write(&file, TOKENS).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-    file.to_str().unwrap().to_owned()
+    write(&home.path("tokens"), TOKENS, mode)
 }
 
 /// What `meanwhile serve` says when it does not start.
 fn complaint(home: &Home, extra: &[&str]) -> String {
     let config = home.path("mcp.json");
     if !config.exists() {
-        std::fs::write(&config, r#"{"mcpServers": {"x": {"command": "x"}}}"#).unwrap();
+        write(&config, r#"{"mcpServers": {"x": {"command": "x"}}}"#, 0o600);
     }
-    let args = [&[meanwhile(), "serve", "--config", config.to_str().unwrap()], extra].concat();
+    let config = config.to_str().expect("the path is UTF-8");
+    let args = [&[meanwhile(), "serve", "--config", config], extra].concat();
     let process = Client::spawn_in(home, &args, &[]);
     assert_eq!(process.wait_exit().code(), Some(1));
     process.wait_stderr("meanwhile: ")
@@ -78,10 +84,8 @@ fn it_does_not_start_where_it_would_be_open_to_others() {
     assert!(complaint(&home, &["--listen", "0.0.0.0:0"]).contains("--token-file"));
     let file = token_file(&home, 0o644);
     assert!(complaint(&home, &["--token-file", &file]).contains("chmod 600"));
-    std::fs::write(home.path("empty"), "").unwrap();
-    let empty = home.path("empty");
-    std::fs::set_permissions(&empty, std::fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(complaint(&home, &["--token-file", empty.to_str().unwrap()]).contains("no token"));
+    let empty = write(&home.path("empty"), "", 0o600);
+    assert!(complaint(&home, &["--token-file", &empty]).contains("no token"));
 }
 
 #[test]

@@ -198,9 +198,14 @@ impl Gateway {
         }
     }
 
+    /// Tells whoever listens that it is over.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
     /// Waits until what the client asked for before it went has been answered; not for ever, for some servers never answer.
     pub async fn answer_the_rest(&self) {
-        self.closing.cancel();
+        self.close();
         self.requests.close();
         if tokio::time::timeout(LAST_ANSWERS, self.requests.wait()).await.is_err() {
             tracing::info!("requests are left unanswered: the client is gone");

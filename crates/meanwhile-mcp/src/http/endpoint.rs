@@ -29,6 +29,9 @@ pub trait Conversation: Send + Sync + 'static {
     /// The `inputSchema` of a tool, if it mirrors arguments into headers.
     async fn mirroring_schema(&self, tool: &str) -> Option<Json>;
 
+    /// We are about to end: whoever listens is told that it is over.
+    fn close(&self);
+
     /// The client is gone for good: what it asked for is answered, its jobs are finished, then the server ends.
     async fn end(&self);
 }
@@ -41,6 +44,10 @@ impl Conversation for Arc<Gateway> {
 
     async fn mirroring_schema(&self, tool: &str) -> Option<Json> {
         self.tool_schema(tool).await.filter(|schema| schema.get().contains("\"x-mcp-header\""))
+    }
+
+    fn close(&self) {
+        Gateway::close(self);
     }
 
     async fn end(&self) {

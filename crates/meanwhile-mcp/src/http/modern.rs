@@ -126,8 +126,7 @@ impl Open {
         let streamed = tokio::select! {
             streamed = self.streamed.recv() => streamed,
             () = self.asked.ending.cancelled(), if self.asked.method == super::LISTEN => {
-                self.asked.is_answered = true;
-                tokio::spawn(self.cancel("the server ends"));
+                self.conversation.close();
                 tokio::time::timeout(FAREWELL, self.streamed.recv()).await.ok().flatten()
             }
         };
