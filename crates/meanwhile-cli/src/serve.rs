@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use meanwhile_mcp::gateway::Settings;
 use meanwhile_mcp::http::{Access, Endpoint, Guard, Limits, OneServer, Principal, Server, Tokens};
+use meanwhile_mcp::hub::Hub;
 use meanwhile_mcp::rules::duration;
 use meanwhile_mcp::upstream::Launch;
 use tokio::net::TcpListener;
@@ -29,7 +30,7 @@ Examples:
 The configuration is the one that clients have:
   {\"mcpServers\": {\"everything\": {\"command\": \"npx\",
     \"args\": [\"-y\", \"@modelcontextprotocol/server-everything\"]}}}
-Each server is then at http://127.0.0.1:8808/mcp/NAME.";
+Each server is then at http://127.0.0.1:8808/mcp/NAME, and all of them together at http://127.0.0.1:8808/mcp.";
 
 /// `meanwhile serve`.
 #[derive(Debug, Args)]
@@ -65,6 +66,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     session_idle: Duration,
 
+    /// A server that nobody has asked anything for so long ends; the next request starts it again
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    server_idle: Duration,
+
     /// How many requests are answered at once
     #[arg(long, value_name = "N", default_value_t = 1024)]
     max_requests: usize,
@@ -91,21 +96,25 @@ impl Serve {
         let servers = config::read(&self.config)?;
         let (store, artifacts) = self.state.open()?;
         let mut behind: Vec<Arc<OneServer>> = Vec::new();
+        let mut members = Vec::new();
         let mut endpoints: HashMap<String, Arc<dyn Endpoint>> = HashMap::new();
         for server in servers {
             let (launch, calls) = (server.launch.clone(), calls_of(&self.calls, &server));
             let name = launch.name.clone();
             let settings = move |who: &Principal| settings(&calls, launch.clone(), who);
-            let one = OneServer::new(Box::new(settings), store.clone(), artifacts.clone());
+            let one = OneServer::new(Box::new(settings), store.clone(), artifacts.clone(), self.server_idle);
             behind.push(one.clone());
+            members.push((name.clone(), one.clone() as Arc<dyn Endpoint>));
             endpoints.insert(name, one);
         }
+        endpoints.insert(String::new(), Hub::new(members));
         let limits = Limits {
             body: self.calls.max_message,
             requests: self.max_requests,
             streams: self.max_streams,
             sessions: self.max_sessions,
             session_idle: self.session_idle,
+            server_idle: self.server_idle,
         };
         let guard = Guard::new(self.hosts(), self.allow_origin.clone());
         let server = Server::new(endpoints, guard, access, limits);

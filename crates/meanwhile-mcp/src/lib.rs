@@ -14,6 +14,7 @@
 //! | [`economy`] | what is waiting worth? |
 //! | [`gateway`] | how are a client and a server joined through the job engine? |
 //! | [`http`] | how do clients reach it over HTTP? |
+//! | [`hub`] | how are several servers one? |
 //! | [`document`], [`preview`], [`slice`](mod@slice) | how is an answer shown that is too large for a model? |
 //! | [`words`] | what does a model read? |
 //!
@@ -27,6 +28,7 @@ pub mod document;
 pub mod economy;
 pub mod gateway;
 pub mod http;
+pub mod hub;
 pub mod message;
 pub mod modern;
 pub mod preview;

@@ -219,6 +219,12 @@ impl Gateway {
         self.upstream.never_came_up().is_some()
     }
 
+    /// Whether nothing is being done here for anybody.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.is_idle() && self.requests.is_empty() && lock(&self.in_flight).is_empty()
+    }
+
     /// Whether no job of this process runs or waits in its queue.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -20,12 +20,14 @@ const MANY: usize = 256;
 /// A question that the user did not want to answer.
 const REFUSED: i64 = -1;
 
+/// Our ids of questions, each given once: a client of several gateways answers them all in one place.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// The questions that are open.
 #[derive(Default)]
 pub(super) struct Questions {
     /// Those that the client was asked, by our id.
     asked: Mutex<HashMap<u64, Asked>>,
-    next: AtomicU64,
     /// Those that were put to a job, by whose they are, and what is raised when their server takes them back.
     put: Mutex<HashMap<(usize, Id), Arc<Signal>>>,
 }
@@ -49,7 +51,7 @@ pub(super) struct Question {
 
 impl Questions {
     fn ask(&self, asked: Asked) -> u64 {
-        let id = 1 + self.next.fetch_add(1, Ordering::Relaxed);
+        let id = 1 + NEXT.fetch_add(1, Ordering::Relaxed);
         let mut open = lock(&self.asked);
         if open.len() >= MANY {
             // Those of a server that is gone, which nobody can answer any more.
@@ -175,6 +177,10 @@ impl Gateway {
     }
 
     /// The client's answer to a question.
+    pub(crate) fn has_asked(&self, id: &Id) -> bool {
+        id.number().is_some_and(|id| lock(&self.questions.asked).contains_key(&id))
+    }
+
     pub(super) async fn client_answered(&self, id: &Id, answer: Answer, extra: Fields) {
         let asked = id.number().and_then(|id| lock(&self.questions.asked).remove(&id));
         match asked {

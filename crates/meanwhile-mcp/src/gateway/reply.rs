@@ -82,13 +82,13 @@ impl ReplyTo {
     }
 
     /// The same way, for the answer of a modern request of this method; `server` is what the upstream calls itself.
-    pub(super) fn modern(self, server: Option<Json>, method: &str) -> ReplyTo {
+    pub(crate) fn modern(self, server: Option<Json>, method: &str) -> ReplyTo {
         let is_cacheable = modern::is_cacheable(method);
         ReplyTo { way: self.way, dress: Some(Arc::new(Dress { server, is_cacheable })) }
     }
 
     /// Answers the request `id`.
-    pub(super) async fn send(&self, id: Id, answer: Answer) {
+    pub(crate) async fn send(&self, id: Id, answer: Answer) {
         self.respond(id, answer, Fields::default()).await;
     }
 
@@ -106,7 +106,7 @@ impl ReplyTo {
     }
 
     /// How the client calls the request `id`.
-    pub(super) fn known_as(&self, id: Id) -> Id {
+    pub(crate) fn known_as(&self, id: Id) -> Id {
         match &self.way {
             Way::Stream(theirs, _) => theirs.clone(),
             _ => id,
@@ -114,7 +114,7 @@ impl ReplyTo {
     }
 
     /// Answers with a whole line.
-    pub(super) async fn send_line(&self, line: String) {
+    pub(crate) async fn send_line(&self, line: String) {
         match &self.way {
             Way::Client(down) => drop(down.send(line).await),
             Way::Batch(_, batch) => drop(batch.send(line).await),
@@ -131,7 +131,7 @@ impl ReplyTo {
     }
 
     /// Resolves when nobody hears any more what is said on this way.
-    pub(super) async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         match &self.way {
             Way::Client(down) | Way::Batch(down, _) => down.closed().await,
             Way::Stream(_, stream) => stream.closed().await,

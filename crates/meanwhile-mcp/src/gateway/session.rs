@@ -228,6 +228,11 @@ impl Gateway {
         lock(&self.catalog).catalog.clone().unwrap_or_default()
     }
 
+    /// Whether the upstream is known to have a tool of this name.
+    pub(crate) fn has_tool(&self, name: &str) -> bool {
+        lock(&self.catalog).catalog.as_ref().is_some_and(|catalog| catalog.get(name).is_some())
+    }
+
     /// The `inputSchema` of one of the upstream's tools.
     pub async fn tool_schema(self: &Arc<Self>, name: &str) -> Option<Json> {
         self.catalog().await.get(name)?.schema().cloned()

@@ -1,14 +1,16 @@
 //! What stands behind a path: one server, or several as one.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::{Json, Store};
+use tokio::time::Instant;
 
 use super::access::Principal;
 use crate::gateway::{Gateway, ReplyTo, Settings};
-use crate::message::Message;
+use crate::message::{Id, Message};
 use crate::transport::Outbound;
 
 /// What stands behind one path.
@@ -18,6 +20,9 @@ pub trait Endpoint: Send + Sync + 'static {
 
     /// The one conversation that all requests of `who` share that belong to no session.
     fn shared(&self, who: &Principal) -> Arc<dyn Conversation>;
+
+    /// Ends what nobody has used for long.
+    fn end_the_idle(&self);
 }
 
 /// A client and what it speaks to.
@@ -28,6 +33,12 @@ pub trait Conversation: Send + Sync + 'static {
 
     /// The `inputSchema` of a tool, if it mirrors arguments into headers.
     async fn mirroring_schema(&self, tool: &str) -> Option<Json>;
+
+    /// Whether this question was asked there, and not answered.
+    fn has_asked(&self, id: &Id) -> bool;
+
+    /// Whether the server is known to have a tool of this name itself.
+    fn has_tool(&self, name: &str) -> bool;
 
     /// We are about to end: whoever listens is told that it is over.
     fn close(&self);
@@ -46,6 +57,14 @@ impl Conversation for Arc<Gateway> {
         self.tool_schema(tool).await.filter(|schema| schema.get().contains("\"x-mcp-header\""))
     }
 
+    fn has_asked(&self, id: &Id) -> bool {
+        Gateway::has_asked(self, id)
+    }
+
+    fn has_tool(&self, name: &str) -> bool {
+        Gateway::has_tool(self, name)
+    }
+
     fn close(&self) {
         Gateway::close(self);
     }
@@ -60,21 +79,39 @@ impl Conversation for Arc<Gateway> {
 /// How a gateway to one server is made for a principal.
 pub type MakeSettings = Box<dyn Fn(&Principal) -> Settings + Send + Sync>;
 
+/// A server that never came up is tried again no sooner than this.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
 /// One server: a process of its own for each session, and one for all requests of a principal that belong to none.
 pub struct OneServer {
     settings: MakeSettings,
     store: Arc<dyn Store>,
     artifacts: Artifacts,
+    /// A process that nobody has asked anything for so long ends. The next request starts another.
+    idle: Duration,
     gateways: Mutex<Vec<Weak<Gateway>>>,
-    shared: Mutex<Vec<(Principal, Arc<Gateway>)>>,
+    shared: Mutex<HashMap<Principal, Shared>>,
+}
+
+/// A gateway for all requests of one principal that belong to no session.
+struct Shared {
+    gateway: Arc<Gateway>,
+    conversation: Arc<dyn Conversation>,
+    began: Instant,
+    used: Instant,
 }
 
 impl OneServer {
     /// A server that is started when somebody asks for it.
     #[must_use]
-    pub fn new(settings: MakeSettings, store: Arc<dyn Store>, artifacts: Artifacts) -> Arc<OneServer> {
+    pub fn new(
+        settings: MakeSettings,
+        store: Arc<dyn Store>,
+        artifacts: Artifacts,
+        idle: Duration,
+    ) -> Arc<OneServer> {
         let (gateways, shared) = (Mutex::default(), Mutex::default());
-        Arc::new(OneServer { settings, store, artifacts, gateways, shared })
+        Arc::new(OneServer { settings, store, artifacts, idle, gateways, shared })
     }
 
     fn gateway(&self, who: &Principal, down: Outbound) -> Arc<Gateway> {
@@ -83,6 +120,14 @@ impl OneServer {
         gateways.retain(|gateway| gateway.strong_count() > 0);
         gateways.push(Arc::downgrade(&gateway));
         gateway
+    }
+
+    fn share(&self, who: &Principal) -> Shared {
+        // Nobody hears what is said unasked but who listens, and that has a stream of its own.
+        let (down, _) = Outbound::channel();
+        let gateway = self.gateway(who, down);
+        let conversation = Arc::new(gateway.clone());
+        Shared { gateway, conversation, began: Instant::now(), used: Instant::now() }
     }
 
     /// Ends every gateway: their jobs are finished for as long as `linger`, then interrupted.
@@ -104,15 +149,22 @@ impl Endpoint for OneServer {
     }
 
     fn shared(&self, who: &Principal) -> Arc<dyn Conversation> {
-        let mut shared = lock(&self.shared);
-        if let Some((_, gateway)) = shared.iter().find(|(principal, _)| principal == who) {
-            return Arc::new(gateway.clone());
+        let mut all = lock(&self.shared);
+        let shared = all.entry(who.clone()).or_insert_with(|| self.share(who));
+        if shared.gateway.never_came_up() && shared.began.elapsed() >= TRY_AGAIN {
+            *shared = self.share(who);
         }
-        // Nobody hears what is said unasked but who listens, and that has a stream of its own.
-        let (down, _) = Outbound::channel();
-        let gateway = self.gateway(who, down);
-        shared.push((who.clone(), gateway.clone()));
-        Arc::new(gateway)
+        shared.used = Instant::now();
+        shared.conversation.clone()
+    }
+
+    fn end_the_idle(&self) {
+        let mut all = lock(&self.shared);
+        let is_idle = |shared: &Shared| shared.used.elapsed() >= self.idle && shared.gateway.is_quiet();
+        for (_, idle) in all.extract_if(|_, shared| is_idle(shared)) {
+            tracing::info!("a server that nobody asks anything is ended");
+            tokio::spawn(async move { idle.conversation.end().await });
+        }
     }
 }
 

@@ -65,6 +65,16 @@ pub struct Limits {
     pub sessions: usize,
     /// A session that is left alone for so long ends.
     pub session_idle: Duration,
+    /// As long ends a server that is asked nothing outside of sessions.
+    pub server_idle: Duration,
+}
+
+impl Limits {
+    /// How often it is looked for what is idle.
+    fn pace(&self) -> Duration {
+        let soonest = self.session_idle.min(self.server_idle);
+        (soonest / 4).clamp(Duration::from_millis(10), Duration::from_secs(60))
+    }
 }
 
 /// What answers HTTP requests.
@@ -125,7 +135,7 @@ impl Server {
         let ended = async move {
             tokio::select! {
                 () = end => {}
-                () = sweep(&swept.sessions) => {}
+                () = sweep(&swept) => {}
             }
             shared.ending.cancel();
             shared.sessions.stop_listening();
@@ -134,12 +144,15 @@ impl Server {
     }
 }
 
-/// Ends idle sessions, for ever.
-async fn sweep(sessions: &Sessions) {
-    let mut pace = tokio::time::interval(sessions.pace());
+/// Ends what is idle, for ever.
+async fn sweep(shared: &Shared) {
+    let mut pace = tokio::time::interval(shared.limits.pace());
     loop {
         pace.tick().await;
-        sessions.end_the_idle();
+        shared.sessions.end_the_idle();
+        for endpoint in shared.endpoints.values() {
+            endpoint.end_the_idle();
+        }
     }
 }
 

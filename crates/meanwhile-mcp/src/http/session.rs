@@ -133,11 +133,6 @@ impl Sessions {
         }
     }
 
-    /// How often idle sessions are looked for.
-    pub(super) fn pace(&self) -> Duration {
-        (self.idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(60))
-    }
-
     /// Nobody is told anything unasked any more.
     pub(super) fn stop_listening(&self) {
         for session in lock(&self.by_id).values() {

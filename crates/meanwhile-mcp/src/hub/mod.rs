@@ -1,0 +1,363 @@
+//! Several servers as one: the router in front of their gateways.
+//!
+//! Tools and prompts are shown as `SERVER__NAME`, resources go by their URIs to whoever has them, and our own tools are there
+//! once, for all servers of a principal share their jobs. A server that is down is left out, and takes nobody with it.
+
+mod listen;
+mod lists;
+mod names;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use meanwhile_core::Json;
+use serde_json::{Value, json};
+
+use crate::gateway::{ReplyTo, Streamed};
+use crate::http::{Conversation, Endpoint, Principal};
+use crate::message::{
+    Answer, Fields, INVALID_PARAMS, Id, Incoming, METHOD_NOT_FOUND, Message, UPSTREAM_GONE, error, parse,
+    to_json,
+};
+use crate::modern;
+use crate::revision::Revision;
+use crate::transport::Outbound;
+use crate::words;
+
+/// How long a server may take to say what it has before it is left out, for this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Several servers as one.
+pub struct Hub {
+    servers: Vec<(String, Arc<dyn Endpoint>)>,
+    shared: Mutex<HashMap<Principal, Arc<HubConversation>>>,
+}
+
+impl Hub {
+    /// The servers by their names.
+    #[must_use]
+    pub fn new(servers: Vec<(String, Arc<dyn Endpoint>)>) -> Arc<Hub> {
+        Arc::new(Hub { servers, shared: Mutex::default() })
+    }
+
+    fn members(&self, member: impl Fn(&Arc<dyn Endpoint>) -> Arc<dyn Conversation>) -> Vec<Member> {
+        let members = self.servers.iter();
+        members
+            .map(|(name, endpoint)| Member { name: name.clone(), conversation: member(endpoint) })
+            .collect()
+    }
+}
+
+impl Endpoint for Hub {
+    /// The servers' own endpoints do.
+    fn end_the_idle(&self) {}
+
+    fn converse(&self, who: &Principal, down: Outbound) -> Arc<dyn Conversation> {
+        let members = self.members(|endpoint| endpoint.converse(who, down.clone()));
+        Arc::new(HubConversation::new(members, down))
+    }
+
+    fn shared(&self, who: &Principal) -> Arc<dyn Conversation> {
+        let mut shared = lock(&self.shared);
+        let known = shared.entry(who.clone());
+        known
+            .and_modify(|hub| {
+                // A server that never came up may do so now.
+                let members = self.members(|endpoint| endpoint.shared(who));
+                let is_same =
+                    |(old, new): (&Member, &Member)| Arc::ptr_eq(&old.conversation, &new.conversation);
+                if !hub.members.iter().zip(&members).all(is_same) {
+                    let (down, _) = Outbound::channel();
+                    *hub = Arc::new(HubConversation::new(members, down));
+                }
+            })
+            .or_insert_with(|| {
+                let (down, _) = Outbound::channel();
+                Arc::new(HubConversation::new(self.members(|endpoint| endpoint.shared(who)), down))
+            })
+            .clone()
+    }
+}
+
+/// One of the servers.
+#[derive(Clone)]
+struct Member {
+    name: String,
+    conversation: Arc<dyn Conversation>,
+}
+
+/// One client and all servers.
+struct HubConversation {
+    members: Vec<Member>,
+    down: Outbound,
+    /// Who has a resource, or a template of resources, by its URI.
+    uris: Mutex<HashMap<String, usize>>,
+    next: AtomicU64,
+}
+
+/// A request of the client.
+struct Request {
+    id: Id,
+    method: String,
+    params: Fields,
+    extra: Fields,
+    is_modern: bool,
+}
+
+impl Request {
+    fn message(&self) -> Message {
+        let params = (!self.params.is_empty()).then(|| self.params.to_json());
+        Message::Request {
+            id: self.id.clone(),
+            method: self.method.clone(),
+            params,
+            extra: self.extra.clone(),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Conversation for HubConversation {
+    async fn receive(&self, message: Message, reply: ReplyTo) {
+        match message {
+            Message::Request { id, method, params, extra } => {
+                let is_modern = modern::meta(params.as_ref()).is_some();
+                let params = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
+                let reply =
+                    if is_modern { reply.modern(Some(to_json(&introduction())), &method) } else { reply };
+                self.request(Request { id, method, params, extra, is_modern }, reply).await;
+            }
+            Message::Response { ref id, .. } => {
+                let asked = self.members.iter().find(|member| member.conversation.has_asked(id));
+                match asked {
+                    Some(member) => member.conversation.receive(message, reply).await,
+                    None => tracing::warn!(%id, "an answer of the client to no request; it is ignored"),
+                }
+            }
+            // Each knows whether it concerns it.
+            message @ Message::Notification { .. } => {
+                for member in &self.members {
+                    member.conversation.receive(message.clone(), reply.clone()).await;
+                }
+            }
+        }
+    }
+
+    async fn mirroring_schema(&self, tool: &str) -> Option<Json> {
+        let (member, name) = self.owner(tool).await?;
+        self.members[member].conversation.mirroring_schema(&name).await
+    }
+
+    fn has_asked(&self, id: &Id) -> bool {
+        self.members.iter().any(|member| member.conversation.has_asked(id))
+    }
+
+    fn has_tool(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn close(&self) {
+        for member in &self.members {
+            member.conversation.close();
+        }
+    }
+
+    async fn end(&self) {
+        join_all(self.members.iter().map(|member| member.conversation.end())).await;
+    }
+}
+
+impl HubConversation {
+    fn new(members: Vec<Member>, down: Outbound) -> HubConversation {
+        HubConversation { members, down, uris: Mutex::default(), next: AtomicU64::new(1) }
+    }
+
+    async fn request(&self, request: Request, reply: ReplyTo) {
+        match request.method.as_str() {
+            "initialize" if !request.is_modern => self.initialize(request, reply).await,
+            "ping" if !request.is_modern => reply.send(request.id, Answer::Result(to_json(&json!({})))).await,
+            "server/discover" => self.discover(request, reply).await,
+            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
+                self.list(request, reply).await;
+            }
+            "tools/call" | "prompts/get" => self.by_name(request, reply).await,
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                let uri = request.params.read::<String>("uri").unwrap_or_default();
+                self.by_uri(request, &uri, reply).await;
+            }
+            "completion/complete" => self.complete(request, reply).await,
+            "logging/setLevel" if !request.is_modern => self.set_level(&request, reply).await,
+            "subscriptions/listen" => self.listen(request, reply).await,
+            // All see the same jobs.
+            method if method.starts_with("tasks/") => self.pass(0, request, reply).await,
+            _ if self.members.len() == 1 => self.pass(0, request, reply).await,
+            method => {
+                let why = format!(
+                    "`{method}` cannot be told to belong to one of several servers; ask the server at /mcp/NAME"
+                );
+                reply.send(request.id, Answer::Error(error(METHOD_NOT_FOUND, &why))).await;
+            }
+        }
+    }
+
+    async fn pass(&self, member: usize, request: Request, reply: ReplyTo) {
+        self.members[member].conversation.receive(request.message(), reply).await;
+    }
+
+    async fn initialize(&self, request: Request, reply: ReplyTo) {
+        let asked: String = request.params.read("protocolVersion").unwrap_or_default();
+        let mut result = self.introduced(&request).await;
+        result["protocolVersion"] = json!(Revision::negotiate(&asked).name());
+        result["serverInfo"] = introduction();
+        reply.send(request.id, Answer::Result(to_json(&result))).await;
+    }
+
+    async fn discover(&self, request: Request, reply: ReplyTo) {
+        let mut result = self.introduced(&request).await;
+        result["supportedVersions"] = json!([Revision::LATEST.name()]);
+        reply.send(request.id, Answer::Result(to_json(&result))).await;
+    }
+
+    /// What all servers that are there can do, and how they say to be used.
+    async fn introduced(&self, request: &Request) -> Value {
+        let mut capabilities = json!({"tools": {"listChanged": true}});
+        let (mut instructions, mut ours) = (Vec::new(), None);
+        for (member, answer) in self.ask_all(request).await {
+            let Ok(answer) = answer else { continue };
+            let said: Value = serde_json::from_str(answer.get()).unwrap_or_default();
+            names::unite(&mut capabilities, &said["capabilities"]);
+            let text = said["instructions"].as_str().unwrap_or_default();
+            let (theirs, mine) = names::split_instructions(text);
+            ours = ours.or(mine.map(str::to_owned));
+            if !theirs.is_empty() {
+                instructions.push(format!("{}: {theirs}", self.members[member].name));
+            }
+        }
+        instructions.push(ours.unwrap_or_else(|| words::instructions(0)));
+        json!({"capabilities": capabilities, "instructions": instructions.join("\n\n")})
+    }
+
+    async fn set_level(&self, request: &Request, reply: ReplyTo) {
+        self.ask_all(request).await;
+        reply.send(request.id.clone(), Answer::Result(to_json(&json!({})))).await;
+    }
+
+    async fn by_name(&self, mut request: Request, reply: ReplyTo) {
+        let name: String = request.params.read("name").unwrap_or_default();
+        let is_tool = request.method == "tools/call";
+        if is_tool && names::is_ours(&name) {
+            let (member, own) = self.of_ours(&name);
+            request.params.set("name", to_json(&own));
+            return self.pass(member, request, reply).await;
+        }
+        let Some((member, own)) = self.owner(&name).await else {
+            let what = if is_tool { "tool" } else { "prompt" };
+            let why = format!(
+                "there is no {what} `{}` here; those of a server are named SERVER__NAME",
+                words::clip(&name)
+            );
+            return reply.send(request.id, Answer::Error(error(INVALID_PARAMS, &why))).await;
+        };
+        request.params.set("name", to_json(&own));
+        self.pass(member, request, reply).await;
+    }
+
+    async fn complete(&self, mut request: Request, reply: ReplyTo) {
+        let mut reference: Fields = request.params.read("ref").unwrap_or_default();
+        if let Some(uri) = reference.read::<String>("uri") {
+            return self.by_uri(request, &uri, reply).await;
+        }
+        let name: String = reference.read("name").unwrap_or_default();
+        let Some((member, own)) = self.owner(&name).await else {
+            let why = format!("there is no prompt `{}` here", words::clip(&name));
+            return reply.send(request.id, Answer::Error(error(INVALID_PARAMS, &why))).await;
+        };
+        reference.set("name", to_json(&own));
+        request.params.set("ref", reference.to_json());
+        self.pass(member, request, reply).await;
+    }
+
+    async fn by_uri(&self, request: Request, uri: &str, reply: ReplyTo) {
+        match self.holder(uri, &request).await {
+            Some(member) => self.pass(member, request, reply).await,
+            None => {
+                let why = format!("none of the servers here has a resource {}", words::clip(uri));
+                reply.send(request.id, Answer::Error(error(INVALID_PARAMS, &why))).await;
+            }
+        }
+    }
+
+    /// Asks all servers the same, in our name. Those that do not answer in time are left out; when they do later, the client is
+    /// told that there is more.
+    async fn ask_all(&self, request: &Request) -> Vec<(usize, Result<Json, Json>)> {
+        let asks = self.members.iter().enumerate().map(|(number, member)| async move {
+            let (name, method, down) = (member.name.clone(), request.method.clone(), self.down.clone());
+            let mut asked = tokio::spawn(self.ask(member, &method, &request.params));
+            let answer = match tokio::time::timeout(PATIENCE, &mut asked).await {
+                Ok(answer) => answer.unwrap_or_else(|_| Err(silent())),
+                Err(_) => {
+                    tokio::spawn(async move {
+                        if matches!(asked.await, Ok(Ok(_))) {
+                            let changed = Message::notification(
+                                "notifications/tools/list_changed",
+                                to_json(&json!({})),
+                            );
+                            down.send(changed.to_line()).await;
+                        }
+                    });
+                    Err(silent())
+                }
+            };
+            if let Err(error) = &answer {
+                tracing::info!(server = name, method, %error, "a server is left out");
+            }
+            (number, answer)
+        });
+        join_all(asks).await
+    }
+
+    /// Asks one server something in our name.
+    fn ask(
+        &self,
+        member: &Member,
+        method: &str,
+        params: &Fields,
+    ) -> impl Future<Output = Result<Json, Json>> + Send + 'static {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = to_json(&format!("meanwhile-{number}"));
+        let id = Id::read(&id).expect("a string is an id");
+        let params = (!params.is_empty()).then(|| params.to_json());
+        let (reply, mut streamed) = ReplyTo::stream(id.clone());
+        let message = Message::Request { id, method: method.to_owned(), params, extra: Fields::default() };
+        let conversation = member.conversation.clone();
+        async move {
+            conversation.receive(message, reply).await;
+            while let Some(said) = streamed.recv().await {
+                let Streamed::Answer(line) = said else { continue };
+                if let Ok(Incoming::One(Message::Response { answer, .. })) = parse(&line) {
+                    return match answer {
+                        Answer::Result(result) => Ok(result),
+                        Answer::Error(error) => Err(error),
+                    };
+                }
+            }
+            Err(silent())
+        }
+    }
+}
+
+fn silent() -> Json {
+    error(UPSTREAM_GONE, "it does not answer")
+}
+
+/// What we call ourselves where there is no one server to name.
+fn introduction() -> Value {
+    json!({"name": "meanwhile", "version": env!("CARGO_PKG_VERSION")})
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
