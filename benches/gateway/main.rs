@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`calls`] | what does a fast call cost, one by one and with 64 in flight? |
 //! | [`handles`] | how soon is a handle there, in flushes of this disk? |
+//! | [`shared`] | how many starts share a flush? |
 //! | [`polls`] | how soon does a waiting poll learn that its job is done? |
 //! | [`process`] | how long does the start take, and how much memory is held? |
 //! | [`server`] | the baseline: the fastest MCP server there can be |
@@ -23,6 +24,7 @@ mod polls;
 mod process;
 mod server;
 mod setup;
+mod shared;
 mod table;
 
 use std::time::{Duration, Instant};
@@ -60,10 +62,11 @@ fn main() -> anyhow::Result<()> {
 type Part = fn(&Bench, &mut Table) -> anyhow::Result<()>;
 
 /// By the names under which they can be asked for alone.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("calls", calls::sequential),
     ("in-flight", calls::in_flight),
     ("handles", handles::measure),
+    ("shared", shared::measure),
     ("polls", polls::measure),
     ("start-up", process::start_up),
     ("memory", process::memory),

@@ -4,8 +4,7 @@
 //! is there. So the log is made long once, and used from its beginning again each time it has been moved into the file. Both
 //! are done when those who waited have been answered.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -13,13 +12,16 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use rusqlite::Connection;
 use rusqlite::wal::CheckpointMode;
 
+#[cfg(unix)]
 use crate::schema::PAGE;
 
 /// A log of so many pages is moved into the file.
 const PAGES_MAX: i32 = 4000;
 /// So long it is made at once, in bytes: as it is before it is moved, with the 24 bytes that stand before each page.
+#[cfg(unix)]
 const LENGTH: u64 = PAGES_MAX as u64 * (PAGE as u64 + 24);
 /// How much of it is written at a time, in bytes.
+#[cfg(unix)]
 const CHUNK: usize = 256 * 1024;
 
 /// The log of one connection that writes.
@@ -73,14 +75,14 @@ impl Log {
 }
 
 /// SQLite locks the file and `-shm`, never the log: so this descriptor may be closed without loosening a lock.
+#[cfg(unix)]
 fn lengthen(path: &Path) -> io::Result<()> {
-    let mut log = OpenOptions::new().write(true).open(path)?;
+    let log = std::fs::OpenOptions::new().write(true).open(path)?;
     let length = log.metadata()?.len();
     if length >= LENGTH {
         return Ok(());
     }
-    log.seek(SeekFrom::Start(length))?;
-    let done = write_zeros(&mut log, LENGTH - length).and_then(|()| log.sync_data());
+    let done = write_zeros(&log, length).and_then(|()| log.sync_data());
     if done.is_err() {
         // A disk that is full needs the room for better things.
         log.set_len(length)?;
@@ -88,13 +90,20 @@ fn lengthen(path: &Path) -> io::Result<()> {
     done
 }
 
-fn write_zeros(log: &mut File, count: u64) -> io::Result<()> {
+/// Elsewhere the log grows as it is written.
+#[cfg(not(unix))]
+fn lengthen(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn write_zeros(log: &std::fs::File, from: u64) -> io::Result<()> {
     let zeros = vec![0; CHUNK];
-    let mut left = usize::try_from(count).unwrap_or(0);
-    while left > 0 {
-        let now = left.min(CHUNK);
-        log.write_all(&zeros[..now])?;
-        left -= now;
+    let mut at = from;
+    while at < LENGTH {
+        let now = CHUNK.min(usize::try_from(LENGTH - at).unwrap_or(CHUNK));
+        std::os::unix::fs::FileExt::write_all_at(log, &zeros[..now], at)?;
+        at += now as u64;
     }
     Ok(())
 }

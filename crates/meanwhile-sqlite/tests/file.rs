@@ -230,3 +230,27 @@ async fn a_history_that_cannot_be_read_begins_anew() {
     store.learn("files", "render", &durations).await.unwrap();
     assert_eq!(store.durations("files", "render").await.unwrap(), durations);
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_log_is_long_from_the_first_write_and_never_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(store(&folder.path().join("jobs.db")));
+    let length = || std::fs::metadata(folder.path().join("jobs.db-wal")).unwrap().len();
+    create(&store).await;
+    // Served behind what the writer does after an answer.
+    store.open().await.unwrap();
+    let long = length();
+    assert!(long > 4_000_000, "{long} bytes");
+    let mut lines = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let store = store.clone();
+        lines.spawn(async move {
+            for _ in 0..200 {
+                create(&store).await;
+            }
+        });
+    }
+    lines.join_all().await;
+    assert!(length() < long + long / 4, "{} bytes", length());
+}
