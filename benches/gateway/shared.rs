@@ -68,5 +68,7 @@ fn new_job() -> anyhow::Result<NewJob> {
         lease: Duration::from_secs(60),
         started_at: None,
         joins: false,
+        lost: Vec::new(),
+        upstream_task: None,
     })
 }
