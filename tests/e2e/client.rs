@@ -18,6 +18,8 @@ use crate::inbox::{Inbox, PATIENCE, Stream, take_first};
 pub(crate) const FIXTURE: &str = "fixture-upstream";
 /// The scripted upstream that misbehaves.
 pub(crate) const RAW: &str = "raw-upstream";
+/// The upstream of the conformance suite, which also listens over HTTP.
+pub(crate) const CONFORMANCE: &str = "conformance-upstream";
 /// The scripted upstream that speaks only the modern revision.
 pub(crate) const MODERN: &str = "modern-upstream";
 

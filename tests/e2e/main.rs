@@ -21,6 +21,7 @@ mod malformed;
 mod modern;
 mod passing;
 mod questions;
+mod remote;
 mod results;
 mod tasks;
 mod upstream;

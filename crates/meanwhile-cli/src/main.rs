@@ -20,6 +20,7 @@ mod detach;
 #[path = "attached.rs"]
 mod detach;
 mod jobs;
+mod remote;
 mod serve;
 mod state;
 mod wrap;

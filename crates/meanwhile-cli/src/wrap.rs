@@ -16,12 +16,14 @@ use tokio::io::AsyncRead;
 
 use crate::calls::Calls;
 use crate::detach::Leash;
+use crate::remote::Remote;
 use crate::state::State;
 
 const EXAMPLES: &str = "\
 Examples:
   meanwhile wrap -- npx -y @modelcontextprotocol/server-everything
   meanwhile wrap --inline-budget 5s -- uvx mcp-server-git
+  meanwhile wrap --url https://example.com/mcp --header 'Authorization=Bearer …'
   meanwhile wrap --tool 'render*=handle,timeout=30m' --tool 'get_*=inline' -- ./my-server
 
 In a client's configuration, put `meanwhile` where the server's command was, and the command behind `--`:
@@ -30,7 +32,7 @@ In a client's configuration, put `meanwhile` where the server's command was, and
 
 /// `meanwhile wrap`.
 #[derive(Debug, Args)]
-#[command(override_usage = "meanwhile wrap [OPTIONS] -- COMMAND [ARGS…]", after_help = EXAMPLES)]
+#[command(override_usage = "meanwhile wrap [OPTIONS] -- COMMAND [ARGS…]\n       meanwhile wrap [OPTIONS] --url URL", after_help = EXAMPLES)]
 pub(crate) struct Wrap {
     #[command(flatten)]
     calls: Calls,
@@ -53,10 +55,13 @@ pub(crate) struct Wrap {
     scope: Option<String>,
 
     #[command(flatten)]
+    remote: Remote,
+
+    #[command(flatten)]
     state: State,
 
     /// The MCP server's command
-    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, required_unless_present = "url", value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
 
@@ -106,12 +111,20 @@ impl Wrap {
         }
     }
 
-    fn settings(&self) -> anyhow::Result<Settings> {
+    /// The server that is a command, and its name.
+    fn command(&self) -> anyhow::Result<(String, Target)> {
         let (program, args) =
-            self.command.split_first().context("give the MCP server's command after `--`")?;
-        let name = self.name.clone().unwrap_or_else(|| name_of(&self.command));
+            self.command.split_first().context("give the MCP server's command after `--`, or its --url")?;
         let (program, args, env) = (program.clone(), args.to_vec(), vec![]);
-        let target = Target::Process { program, args, env, cwd: None };
+        Ok((name_of(&self.command), Target::Process { program, args, env, cwd: None }))
+    }
+
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let (name, target) = match self.remote.target()? {
+            Some(remote) => remote,
+            None => self.command()?,
+        };
+        let name = self.name.clone().unwrap_or(name);
         Ok(Settings {
             scope: self.scope.clone().unwrap_or_else(|| scope_of(&name)),
             launch: Launch { name, target, era: None },

@@ -11,12 +11,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
+use super::http::Http;
 use super::listen::{self, Heard};
 use super::memory::Memory;
 use super::modern::{self, Discovered, Shape};
 use super::waiters::{Cancel, Next, Open, Signs, Waiters, Whose};
 use super::{Inbox, UpstreamError};
-use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, to_json};
+use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, UPSTREAM_GONE, to_json};
 use crate::revision::Era;
 use crate::transport::Outbound;
 
@@ -74,6 +75,14 @@ struct Request {
     context: Option<RunContext>,
 }
 
+/// How messages get to the server.
+pub(super) enum Wire {
+    /// As lines, to its stdin.
+    Lines(Mutex<Option<Outbound>>),
+    /// Each in a request of its own.
+    Http(Arc<Http>),
+}
+
 /// What all connections to a server share.
 #[derive(Clone)]
 pub(super) struct Common {
@@ -85,7 +94,7 @@ pub(super) struct Common {
 /// The way to a server, while it is there: a process of it, or a server elsewhere.
 pub struct Connection {
     server: String,
-    out: Mutex<Option<Outbound>>,
+    wire: Wire,
     pub(super) memory: Arc<Memory>,
     inbox: Option<Weak<dyn Inbox>>,
     /// Whether the server, in any process of it, has answered anything.
@@ -113,11 +122,11 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(server: &str, out: Outbound, common: Common) -> Arc<Connection> {
+    pub(super) fn new(server: &str, wire: Wire, common: Common) -> Arc<Connection> {
         let Common { memory, inbox, spoke } = common;
         Arc::new(Connection {
             server: server.to_owned(),
-            out: Mutex::new(Some(out)),
+            wire,
             memory,
             inbox,
             spoke,
@@ -221,7 +230,7 @@ impl Connection {
         Waiting { connection: self.clone(), id, reply, signs }
     }
 
-    fn next_id(&self) -> u64 {
+    pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -262,10 +271,15 @@ impl Connection {
         self.write(&message).await;
     }
 
-    async fn write(&self, message: &Message) {
-        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(out) = out {
-            out.send(message.to_line()).await;
+    async fn write(self: &Arc<Self>, message: &Message) {
+        match &self.wire {
+            Wire::Lines(out) => {
+                let out = out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Some(out) = out {
+                    out.send(message.to_line()).await;
+                }
+            }
+            Wire::Http(http) => http.send(self, message).await,
         }
     }
 
@@ -300,7 +314,9 @@ impl Connection {
 
     /// Takes no more messages for the server: its stdin is closed behind the last one.
     pub(super) fn hang_up(&self) {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Wire::Lines(out) = &self.wire {
+            out.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 
     /// The server is gone: so are the answers that were waited for.
@@ -337,6 +353,7 @@ impl Connection {
 impl Connection {
     /// Takes one message; `about` is our request that it belongs to, where the transport tells.
     pub(super) async fn take(self: &Arc<Self>, about: Option<u64>, message: Message) {
+        let about = about.map(|sent_as| self.waiters().known_as(sent_as));
         match message {
             Message::Response { id, answer, extra } if !id.is_unknown() => {
                 self.response(&id, answer, extra).await;
@@ -379,7 +396,13 @@ impl Connection {
             },
         };
         match id.number().map_or(Whose::Nobody, |id| self.waiters().take(id)) {
-            Whose::Open(open) => drop(open.reply.send(Reply::Answer(answer, extra))),
+            Whose::Open(open) => {
+                let answer = match &self.wire {
+                    Wire::Lines(_) => answer,
+                    Wire::Http(http) => http.learn(&open.method, answer, self.era()),
+                };
+                let _ = open.reply.send(Reply::Answer(answer, extra));
+            }
             Whose::Cancelled(handle) => {
                 if let Some(inbox) = self.inbox() {
                     inbox.late_answer(handle);
@@ -408,6 +431,31 @@ impl Connection {
             Next::Failed(open, answer) => drop(open.reply.send(Reply::plain(answer))),
             Next::Wait => {}
             Next::Unknown => tracing::debug!(server = self.server, "nobody waits for this any more"),
+        }
+    }
+
+    /// Whether the answer of this request has not come yet.
+    pub(super) fn waits_for(&self, sent_as: u64) -> bool {
+        self.waiters().is_unanswered(sent_as)
+    }
+
+    /// No answer will come any more: what became of the request is not known.
+    pub(super) fn lose(&self, sent_as: u64, why: &str) {
+        self.end_request(sent_as, Reply::Lost(format!("the MCP server `{}` {why}", self.server)));
+    }
+
+    /// The request has not reached the server, or the server has not taken it.
+    pub(super) fn refuse(&self, sent_as: u64, why: &str) {
+        let why = format!("the MCP server `{}` {why}", self.server);
+        self.end_request(sent_as, Reply::plain(Answer::Error(message::error(UPSTREAM_GONE, &why))));
+    }
+
+    fn end_request(&self, sent_as: u64, reply: Reply) {
+        let mut waiters = self.waiters();
+        if waiters.is_unanswered(sent_as)
+            && let Whose::Open(open) = waiters.take(sent_as)
+        {
+            let _ = open.reply.send(reply);
         }
     }
 
@@ -459,6 +507,11 @@ impl Connection {
 
 /// Taking back.
 impl Connection {
+    /// Whether a request is taken back by closing the stream of its response.
+    fn closes_streams(&self) -> bool {
+        matches!(self.wire, Wire::Http(_)) && self.era() == Era::Modern
+    }
+
     /// The client's own words for it, with our id of the request.
     async fn cancel_by(self: &Arc<Self>, params: Option<&Json>) {
         let fields = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
@@ -471,6 +524,12 @@ impl Connection {
         let cancel = self.waiters().cancel(id);
         let told = |fields: &Fields| Message::notification(CANCELLED, fields.to_json());
         match cancel {
+            Cancel::Sent(sent_as) if self.closes_streams() => {
+                if let Wire::Http(http) = &self.wire {
+                    http.hang_up(sent_as);
+                }
+                self.lose(sent_as, "was told to stop: its stream was closed");
+            }
             Cancel::Sent(sent_as) => {
                 fields.set("requestId", to_json(&sent_as));
                 self.write(&told(&fields)).await;

@@ -57,6 +57,16 @@ impl Launch {
         parts
     }
 
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self.target, Target::Remote { .. })
+    }
+
+    /// The era, if it is known beforehand. The old transport was gone before the modern era began.
+    pub(super) fn era(&self) -> Option<Era> {
+        let is_old = matches!(self.target, Target::Remote { legacy_sse: true, .. });
+        if is_old { Some(Era::Legacy) } else { self.era }
+    }
+
     /// What a person calls the place: the program, or the URL.
     #[must_use]
     pub fn place(&self) -> String {

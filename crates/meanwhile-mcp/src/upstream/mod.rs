@@ -2,6 +2,7 @@
 //! server elsewhere. Whatever it speaks, it is spoken to in the shapes of the last legacy revision.
 
 mod connection;
+pub mod http;
 mod launch;
 mod listen;
 mod memory;
@@ -57,6 +58,14 @@ pub enum UpstreamError {
         /// What happened.
         reason: String,
     },
+    /// It is a server elsewhere, and is not there.
+    #[error("cannot reach the MCP server `{server}`: {reason}")]
+    Unreachable {
+        /// Its name.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
     /// It was there, and went before it answered.
     #[error("{reason} before it answered; run its command by hand to see why")]
     Lost {
@@ -103,7 +112,7 @@ impl Upstream {
     /// A server that is not running yet. Messages of more than `max_message` bytes from it are refused.
     #[must_use]
     pub fn new(launch: Launch, max_message: usize) -> Arc<Upstream> {
-        let era = launch.era;
+        let era = launch.era();
         Arc::new(Upstream {
             launch,
             max_message,
@@ -153,7 +162,8 @@ impl Upstream {
         let started = self.start().await;
         match &started {
             Ok(connection) => *self.current() = Some(connection.clone()),
-            Err(error) if self.spoke.load(Ordering::Relaxed) => {
+            // A server elsewhere may be there later.
+            Err(error) if self.spoke.load(Ordering::Relaxed) || self.launch.is_remote() => {
                 backoff.failures += 1;
                 tracing::error!("{error}");
             }
@@ -166,7 +176,8 @@ impl Upstream {
     /// for its user to mend, and it is not tried again.
     #[must_use]
     pub fn never_came_up(&self) -> Option<UpstreamError> {
-        if !self.spoke.load(Ordering::Relaxed) && !self.stopped.is_cancelled() {
+        let may_come = self.spoke.load(Ordering::Relaxed) || self.launch.is_remote();
+        if !may_come && !self.stopped.is_cancelled() {
             let ended = self.current().as_ref().and_then(|connection| connection.end().map(str::to_owned));
             if let Some(reason) = ended {
                 self.fail(UpstreamError::Lost { reason });
@@ -237,10 +248,14 @@ impl Upstream {
         match introduced.0 {
             Introduction::Known(answer) => Ok(answer),
             Introduction::Asked(waiting, params) => {
+                let connection = waiting.connection().clone();
                 let answer = waiting.reply().await.answer()?;
                 if matches!(answer, Answer::Result(_)) {
                     *self.era() = Some(Era::Legacy);
                     self.memory.initialize_with(params);
+                } else if self.launch.is_remote() {
+                    // Perhaps it was not itself; it is asked again who it is.
+                    connection.stop().await;
                 }
                 Ok(answer)
             }
@@ -293,12 +308,16 @@ impl Upstream {
                 Ok(connection)
             }
             Found::Legacy => self.introduce_again(connection).await,
-            Found::Gone if self.stopped.is_cancelled() => {
+            Found::Gone(_) if self.stopped.is_cancelled() => {
                 connection.stop().await;
                 Err(self.ended())
             }
+            Found::Gone(reason) if self.launch.is_remote() => {
+                connection.stop().await;
+                Err(UpstreamError::Unreachable { server: self.launch.name.clone(), reason })
+            }
             // It may have gone because of the question. That it is a legacy one is known once it has been initialized.
-            Found::Gone => self.introduce_again(self.reach()?).await,
+            Found::Gone(_) => self.introduce_again(self.reach()?).await,
         }
     }
 
@@ -313,10 +332,9 @@ impl Upstream {
                 let program = Program { name: &self.launch.name, program, args, env, cwd: cwd.as_ref() };
                 program.connect(self.max_message, common)
             }
-            Target::Remote { .. } => Err(UpstreamError::Start {
-                command: self.launch.place(),
-                reason: "servers over HTTP are not reached yet".to_owned(),
-            }),
+            Target::Remote { url, headers, legacy_sse } => {
+                http::connect(&self.launch.name, url, headers, *legacy_sse, self.max_message, common)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Reply};
+use super::http::DISCOVER;
 use super::memory::Asker;
 use super::modern::{self, Discovered};
 
@@ -18,16 +19,16 @@ pub(super) enum Found {
     Modern(Discovered),
     Legacy,
     /// The server is gone. Some legacy ones go when anything comes before `initialize`.
-    Gone,
+    Gone(String),
 }
 
 /// Asks the server. What it answers otherwise than a modern one would makes it a legacy one, and so does silence.
 pub(super) async fn probe(connection: &Arc<Connection>, stopped: &CancellationToken) -> Found {
     let params = modern::dress(None, Asker::default());
-    let mut asked = connection.request_as_it_is("server/discover", params).await;
+    let mut asked = connection.request_as_it_is(DISCOVER, params).await;
     let reply = tokio::select! {
         reply = asked.next_reply() => reply,
-        () = stopped.cancelled() => return Found::Gone,
+        () = stopped.cancelled() => return Found::Gone("this gateway is ending".to_owned()),
         () = tokio::time::sleep(PATIENCE) => {
             let server = connection.server();
             tracing::info!(server, "no answer to `server/discover`: the MCP server is taken for a legacy one");
@@ -36,6 +37,6 @@ pub(super) async fn probe(connection: &Arc<Connection>, stopped: &CancellationTo
     };
     match reply {
         Reply::Answer(answer, _) => Discovered::read(&answer).map_or(Found::Legacy, Found::Modern),
-        Reply::Lost(_) => Found::Gone,
+        Reply::Lost(reason) => Found::Gone(reason),
     }
 }

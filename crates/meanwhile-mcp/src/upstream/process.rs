@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdout, Command};
 
 use super::UpstreamError;
-use super::connection::{Common, Connection};
+use super::connection::{Common, Connection, Wire};
 use crate::message::{self, Incoming};
 use crate::transport::{Line, LineReader, Outbound};
 
@@ -62,7 +62,8 @@ impl Program<'_> {
         let mut child = self.spawn()?;
         let stdin = child.stdin.take().expect("stdin is piped");
         let stdout = child.stdout.take().expect("stdout is piped");
-        let connection = Connection::new(self.name, Outbound::start(stdin), common);
+        let connection =
+            Connection::new(self.name, Wire::Lines(Mutex::new(Some(Outbound::start(stdin)))), common);
         let reader = Reader { connection: connection.clone(), max_message };
         tokio::spawn(reader.run(child, stdout));
         Ok(connection)

@@ -129,13 +129,19 @@ impl Waiters {
         self.known.insert(id, Waiter::Open(open));
     }
 
-    /// The request that is known by this id on the wire.
-    fn id(&self, sent_as: u64) -> u64 {
+    /// The first id of the request that has this id on the wire.
+    pub(super) fn known_as(&self, sent_as: u64) -> u64 {
         self.again.get(&sent_as).copied().unwrap_or(sent_as)
     }
 
     pub(super) fn knows(&self, sent_as: u64) -> bool {
-        self.known.contains_key(&self.id(sent_as))
+        self.known.contains_key(&self.known_as(sent_as))
+    }
+
+    /// Whether what was sent under this id has had no answer of any kind.
+    pub(super) fn is_unanswered(&self, sent_as: u64) -> bool {
+        let open = self.open(self.known_as(sent_as));
+        open.is_some_and(|open| open.sent_as == sent_as && open.round.is_none())
     }
 
     /// Every id on the wire under which something is waited for.
