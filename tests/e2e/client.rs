@@ -18,6 +18,8 @@ use crate::inbox::{Inbox, PATIENCE, Stream, take_first};
 pub(crate) const FIXTURE: &str = "fixture-upstream";
 /// The scripted upstream that misbehaves.
 pub(crate) const RAW: &str = "raw-upstream";
+/// The upstream with the tasks of revision 2025-11-25.
+pub(crate) const LEGACY_TASKS: &str = "legacy-tasks-upstream";
 /// The upstream of the conformance suite, which also listens over HTTP.
 pub(crate) const CONFORMANCE: &str = "conformance-upstream";
 /// The scripted upstream that speaks only the modern revision.
@@ -419,7 +421,7 @@ pub(crate) fn tool_names(list: &Value) -> Vec<&str> {
 /// Turns the name of an example into its path; any other command stays as it is.
 fn resolve(upstream: &[&str]) -> Vec<String> {
     let mut args: Vec<String> = upstream.iter().map(ToString::to_string).collect();
-    if [FIXTURE, RAW, MODERN].contains(&upstream[0]) {
+    if [FIXTURE, RAW, MODERN, CONFORMANCE, LEGACY_TASKS].contains(&upstream[0]) {
         args[0] = example(upstream[0]);
     }
     args

@@ -3,6 +3,7 @@
 //! The upstreams are examples of this package; `cargo build --examples -p meanwhile-cli` builds them, and so
 //! does a plain `cargo test`.
 
+mod bridging;
 mod client;
 mod control;
 mod demo;

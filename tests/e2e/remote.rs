@@ -10,16 +10,17 @@ use serde_json::{Value, json};
 
 use crate::client::{CONFORMANCE, Client, example, text};
 
-/// The fixture over HTTP.
-struct Server {
+/// A fixture over HTTP.
+pub(crate) struct Server {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
-    fn start() -> Server {
-        let mut child = Command::new(example(CONFORMANCE))
+    pub(crate) fn start(name: &str, options: &[&str]) -> Server {
+        let mut child = Command::new(example(name))
             .args(["--transport", "http"])
+            .args(options)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the fixture starts");
@@ -45,7 +46,7 @@ fn wrap(url: &str, extra: &[&str]) -> Client {
 
 #[test]
 fn a_server_over_http_is_wrapped_like_a_process() {
-    let server = Server::start();
+    let server = Server::start(CONFORMANCE, &[]);
     let client = wrap(&server.url, &[]);
     let hello = client.initialize();
     assert!(hello["serverInfo"]["name"].is_string(), "{hello}");
@@ -61,7 +62,7 @@ fn a_server_over_http_is_wrapped_like_a_process() {
 
 #[test]
 fn a_question_of_a_modern_server_over_http_is_answered() {
-    let server = Server::start();
+    let server = Server::start(CONFORMANCE, &[]);
     let client = wrap(&server.url, &[]);
     let capabilities = json!({"elicitation": {}});
     client.initialize_as(crate::client::Hello { capabilities, ..Default::default() });

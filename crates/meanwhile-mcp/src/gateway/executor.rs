@@ -8,7 +8,7 @@ use meanwhile_core::{Attempt, Executor, Job, Json, RunContext};
 use serde::Deserialize;
 
 use crate::message::{Answer, Fields, UPSTREAM_GONE, error};
-use crate::upstream::{Reply, Upstream, Waiting};
+use crate::upstream::{Connection, Follower, Reply, Task, Upstream, Waiting};
 
 /// How long a server that was told to stop may take to answer all the same. By the protocol it says nothing.
 const CONFIRMATION: Duration = Duration::from_millis(500);
@@ -50,12 +50,57 @@ impl Executor for McpExecutor {
                 return Attempt::Failed(Failure { kind: FailureKind::Error, message, error });
             }
         };
-        let params = Fields::parse(request.get()).unwrap_or_default();
-        let mut waiting = connection.call(params, context.clone()).await;
-        tokio::select! {
-            reply = waiting.next_reply() => ended(reply),
-            () = context.cancelled() => stop(waiting, context).await,
+        // Not done again, but found again: its work goes on at the server.
+        if let Some(task) = context.attached().as_deref().and_then(Task::read) {
+            return Follower::new(self.upstream.clone(), connection, task, None, context).run().await;
         }
+        let mut params = Fields::parse(request.get()).unwrap_or_default();
+        if params.read::<String>("name").is_some_and(|tool| connection.takes_as_task(&tool)) {
+            Task::ask_for(&mut params);
+        }
+        let mut waiting = connection.call(params, context.clone()).await;
+        let reply = tokio::select! {
+            reply = waiting.next_reply() => reply,
+            () = context.cancelled() => return stop(waiting, context).await,
+        };
+        match created(&reply, &connection) {
+            Some(task) => self.follow(waiting, task, context).await,
+            None => ended(reply),
+        }
+    }
+}
+
+impl McpExecutor {
+    /// The call has become a task of the server, which is followed to its end.
+    async fn follow(&self, call: Waiting, task: Task, context: RunContext) -> Attempt {
+        // A task of a process is gone when the process is.
+        let outlives_us = self.upstream.is_remote();
+        let (stored, attaching) = (task.to_text(), context.clone());
+        let connection = call.connection().clone();
+        let follower = Follower::new(self.upstream.clone(), connection, task, Some(call.id()), context).run();
+        if !outlives_us {
+            return follower.await;
+        }
+        tokio::pin!(follower);
+        tokio::select! {
+            ended = &mut follower => return ended,
+            is_kept = attaching.attach(stored) => {
+                if is_kept {
+                    tracing::info!("attached to the task that does the work at the server");
+                } else {
+                    tracing::warn!("the server's task is not stored: it is not found again if this process dies");
+                }
+            }
+        }
+        follower.await
+    }
+}
+
+/// The task that a call has become, if that was its answer.
+fn created(reply: &Reply, connection: &Connection) -> Option<Task> {
+    match reply {
+        Reply::Answer(Answer::Result(result), _) => Task::created(result, connection.era()),
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use meanwhile_core::{Handle, Json, Progress, RunContext, Signal};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::http::Http;
 use super::listen::{self, Heard};
@@ -17,6 +17,7 @@ use super::memory::Memory;
 use super::modern::{self, Discovered, Shape};
 use super::waiters::{Cancel, Next, Open, Signs, Waiters, Whose};
 use super::{Inbox, UpstreamError};
+use crate::dialect::{RELATED_TASK, without_related_task};
 use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, UPSTREAM_GONE, to_json};
 use crate::revision::Era;
 use crate::transport::Outbound;
@@ -27,6 +28,8 @@ const MESSAGE_CHARS: usize = 1000;
 const TOKEN_PREFIX: &str = "meanwhile-";
 /// A call is taken back.
 const CANCELLED: &str = "notifications/cancelled";
+/// A task has changed, in either dialect.
+const TASK_NEWS: [&str; 2] = ["notifications/tasks/status", "notifications/tasks"];
 /// The requests that a modern server may answer with questions.
 const MAY_ASK: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
 
@@ -192,13 +195,24 @@ impl Connection {
         self.waiters().context(about)
     }
 
+    /// Sends a request for the sake of a call, to which what comes along with the answer belongs.
+    pub(super) async fn request_about(
+        self: &Arc<Self>,
+        method: &str,
+        params: Option<Json>,
+        context: RunContext,
+    ) -> Waiting {
+        let method = method.to_owned();
+        self.send_request(Request { method, params, context: Some(context), ..Request::default() }).await
+    }
+
     async fn send_request(self: &Arc<Self>, mut request: Request) -> Waiting {
         let is_modern = self.era() == Era::Modern;
         if let Some(answered) = is_modern.then(|| self.answered_here(&request)).flatten() {
             return answered;
         }
         let id = self.next_id();
-        if request.context.is_some() {
+        if request.context.is_some() && request.method == "tools/call" {
             request.params = request.params.map(|params| with_token(params, id));
         }
         request.params = match request.params {
@@ -354,6 +368,7 @@ impl Connection {
     /// Takes one message; `about` is our request that it belongs to, where the transport tells.
     pub(super) async fn take(self: &Arc<Self>, about: Option<u64>, message: Message) {
         let about = about.map(|sent_as| self.waiters().known_as(sent_as));
+        let Some(message) = self.take_of_task(message).await else { return };
         match message {
             Message::Response { id, answer, extra } if !id.is_unknown() => {
                 self.response(&id, answer, extra).await;
@@ -376,6 +391,35 @@ impl Connection {
         }
     }
 
+    /// The same, for what is said of a task that is followed: it belongs to the call that has become that task.
+    async fn take_of_task(self: &Arc<Self>, message: Message) -> Option<Message> {
+        let related = |params: &Json| -> Option<String> {
+            let meta: Fields = Fields::parse(params.get()).ok()?.read("_meta")?;
+            meta.read::<Fields>(RELATED_TASK)?.read("taskId")
+        };
+        match &message {
+            // A client knows our tasks, and none of the server's.
+            Message::Notification { method, params, .. } if TASK_NEWS.contains(&method.as_str()) => {
+                let fields = params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
+                if let Some(task) = fields.and_then(|fields| fields.read::<String>("taskId")) {
+                    self.waiters().wake(&task);
+                }
+                None
+            }
+            Message::Request { id, method, params: Some(params), extra }
+                if params.get().contains(RELATED_TASK) =>
+            {
+                let call = related(params).and_then(|task| self.waiters().call_of(&task));
+                let Some(call) = call else { return Some(message) };
+                let (id, method, extra) = (id.clone(), method.clone(), extra.clone());
+                let params = Some(without_related_task(params));
+                self.pass_in(Some(call), Message::Request { id, method, params, extra }).await;
+                None
+            }
+            _ => Some(message),
+        }
+    }
+
     async fn pass_in(self: &Arc<Self>, about: Option<u64>, message: Message) {
         if let Some(inbox) = self.inbox() {
             inbox.receive(self, about, message).await;
@@ -384,6 +428,10 @@ impl Connection {
 
     async fn response(self: &Arc<Self>, id: &Id, answer: Answer, extra: Fields) {
         self.spoke.store(true, Ordering::Relaxed);
+        let told = id.number().and_then(|id| self.waiters().asked_for(id, &["initialize", "tools/list"]));
+        if let Some(method) = told {
+            self.memory.learn(method, &answer);
+        }
         let answer = match self.era() {
             Era::Legacy => answer,
             Era::Modern => match (modern::shape(answer), id.number()) {
@@ -505,6 +553,70 @@ impl Connection {
     }
 }
 
+/// A call that has become a task of the server: what is said of it is heard as long as this is there.
+pub(super) struct Kept {
+    connection: Arc<Connection>,
+    id: u64,
+    task: String,
+    wake: Arc<Notify>,
+}
+
+impl Kept {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Resolves when the server says that the task has changed.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.connection.waiters().unfollow(self.id, &self.task);
+    }
+}
+
+/// Tasks of the server.
+impl Connection {
+    /// Whether a call of this tool is to be a task, as the legacy revision has them.
+    pub(crate) fn takes_as_task(&self, tool: &str) -> bool {
+        self.era() == Era::Legacy && self.memory.takes_as_task(tool)
+    }
+
+    /// Goes on hearing what is said of a call that has become a task, or of a task that was found again.
+    pub(super) fn keep(self: &Arc<Self>, call: Option<u64>, task: &str, context: RunContext) -> Kept {
+        let id = call.unwrap_or_else(|| self.next_id());
+        let wake = self.waiters().follow(id, task, context);
+        Kept { connection: self.clone(), id, task: task.to_owned(), wake }
+    }
+
+    /// A question of a task: its id, where its answer comes, and how it is passed on.
+    pub(super) fn question(
+        &self,
+        about: u64,
+        method: &str,
+        params: Option<Json>,
+    ) -> (Id, oneshot::Receiver<Answer>, Message) {
+        let (id, answer) = self.waiters().question(about, method);
+        let method = method.to_owned();
+        (id.clone(), answer, Message::Request { id, method, params, extra: Fields::default() })
+    }
+
+    pub(super) async fn pass_question(self: &Arc<Self>, about: u64, question: Message) {
+        self.pass_in(Some(about), question).await;
+    }
+
+    /// Nobody wants to know the answer to this question any more.
+    pub(super) async fn withdraw(self: &Arc<Self>, about: u64, question: Id) {
+        self.waiters().withdraw(&question);
+        let mut fields = Fields::default();
+        fields.set("requestId", question.to_json());
+        self.pass_in(Some(about), Message::notification(CANCELLED, fields.to_json())).await;
+    }
+}
+
 /// Taking back.
 impl Connection {
     /// Whether a request is taken back by closing the stream of its response.
@@ -588,6 +700,12 @@ impl Waiting {
         fields.set("requestId", to_json(&self.id));
         fields.set("reason", to_json(reason));
         self.connection.cancel(self.id, fields).await;
+    }
+
+    /// Nobody wants the answer any more, whatever it is.
+    pub(super) async fn end(self, reason: &str) {
+        self.cancel(reason).await;
+        self.connection.waiters().forget(self.id);
     }
 
     /// Whether the server has reported progress after it was told to stop.

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use meanwhile_core::Json;
 use tokio::sync::watch;
 
-use crate::message::{Fields, Id, Message, to_json};
+use super::tasks::Support;
+use crate::message::{Answer, Fields, Id, Message, to_json};
 
 /// How many resource subscriptions are renewed after a restart.
 const SUBSCRIPTIONS_MAX: usize = 1000;
@@ -14,6 +15,8 @@ const SUBSCRIPTIONS_MAX: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Memory {
     told: Mutex<Told>,
+    /// Which of its tools the server takes as tasks.
+    tasks: Mutex<Support>,
     /// Moves when the resources that are subscribed to change.
     subscribed: watch::Sender<u64>,
 }
@@ -36,7 +39,7 @@ pub(super) struct Asker {
 
 impl Memory {
     pub(super) fn new() -> Memory {
-        Memory { told: Mutex::default(), subscribed: watch::Sender::new(0) }
+        Memory { told: Mutex::default(), tasks: Mutex::default(), subscribed: watch::Sender::new(0) }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -45,6 +48,15 @@ impl Memory {
 
     pub(super) fn initialize_with(&self, params: Json) {
         self.told().initialize = Some(params);
+    }
+
+    /// Takes note of what the server's answers say of its tasks.
+    pub(super) fn learn(&self, method: &str, answer: &Answer) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).learn(method, answer);
+    }
+
+    pub(super) fn takes_as_task(&self, tool: &str) -> bool {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).takes(tool)
     }
 
     pub(super) fn is_initialized(&self) -> bool {

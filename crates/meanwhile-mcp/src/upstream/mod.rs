@@ -2,6 +2,7 @@
 //! server elsewhere. Whatever it speaks, it is spoken to in the shapes of the last legacy revision.
 
 mod connection;
+mod follow;
 pub mod http;
 mod launch;
 mod listen;
@@ -9,6 +10,7 @@ mod memory;
 mod modern;
 mod probe;
 mod process;
+mod tasks;
 mod waiters;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +22,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connection::{Connection, Reply, Waiting};
+pub(crate) use self::follow::Follower;
 pub use self::launch::{Launch, Target};
+pub(crate) use self::tasks::Task;
 
 use self::connection::Common;
 use self::memory::{Memory, with_elicitation};
@@ -260,6 +264,12 @@ impl Upstream {
                 Ok(answer)
             }
         }
+    }
+
+    /// Whether it runs by itself, and so goes on when we end.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        self.launch.is_remote()
     }
 
     /// Whether the client has declared the server initialized.

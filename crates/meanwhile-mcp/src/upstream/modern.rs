@@ -8,7 +8,7 @@ use super::memory::Asker;
 use crate::message::{Answer, Fields, to_json};
 use crate::modern::{
     CLIENT_CAPABILITIES as CAPABILITIES, CLIENT_INFO as INFO, LOG_LEVEL, PROTOCOL_VERSION as VERSION,
-    SERVER_INFO, SUBSCRIPTION_ID as SUBSCRIPTION, UNSUPPORTED_VERSION,
+    SERVER_INFO, SUBSCRIPTION_ID as SUBSCRIPTION, TASKS, UNSUPPORTED_VERSION,
 };
 use crate::revision::{Era, Revision};
 
@@ -102,6 +102,9 @@ pub(super) fn dress(params: Option<Json>, asker: Asker) -> Json {
 fn declared(mut capabilities: Fields) -> Fields {
     // Of the tasks of the legacy revisions, which a modern server does not know.
     capabilities.take("tasks");
+    let mut extensions: Fields = capabilities.read("extensions").unwrap_or_default();
+    extensions.set(TASKS, to_json(&json!({})));
+    capabilities.set("extensions", extensions.to_json());
     capabilities.set("elicitation", to_json(&json!({"form": {}, "url": {}})));
     capabilities
 }
@@ -183,7 +186,7 @@ mod tests {
         };
         let dressed: Value = serde_json::from_str(dress(None, asker()).get()).unwrap();
         let expected = json!({"_meta": {VERSION: "2026-07-28", INFO: {"name": "c"}, LOG_LEVEL: "info",
-            CAPABILITIES: {"roots": {}, "x": 1.0, "elicitation": {"form": {}, "url": {}}}}});
+            CAPABILITIES: {"roots": {}, "x": 1.0, "elicitation": {"form": {}, "url": {}}, "extensions": {TASKS: {}}}}});
         assert_eq!(dressed, expected);
         let own = json!({"a": 1, "_meta": {"k": 2, INFO: {"name": "d"}, CAPABILITIES: {"sampling": {}}}});
         let dressed: Value = serde_json::from_str(dress(Some(to_json(&own)), asker()).get()).unwrap();
@@ -191,7 +194,7 @@ mod tests {
         assert_eq!((&dressed["a"], &dressed["_meta"]["k"]), (&json!(1), &json!(2)));
         assert_eq!(
             dressed["_meta"][CAPABILITIES],
-            json!({"sampling": {}, "elicitation": {"form": {}, "url": {}}})
+            json!({"sampling": {}, "elicitation": {"form": {}, "url": {}}, "extensions": {TASKS: {}}})
         );
     }
 

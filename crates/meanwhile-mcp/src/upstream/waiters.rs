@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use meanwhile_core::{Handle, Json, RunContext};
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::connection::Reply;
 use super::modern::Interim;
@@ -49,6 +49,8 @@ pub(super) struct Open {
     sent_as: u64,
     rounds: u32,
     round: Option<Round>,
+    /// Its answer has come, and was a task: what is still said of it is heard.
+    goes_on: bool,
 }
 
 /// One round of questions.
@@ -62,6 +64,15 @@ struct Question {
     of: u64,
     key: String,
     method: String,
+    /// Who waits for the answer, if it is not a round of the request.
+    reply: Option<oneshot::Sender<Answer>>,
+}
+
+/// A task that a call has become.
+struct Followed {
+    /// The id of the call.
+    id: u64,
+    wake: Arc<Notify>,
 }
 
 enum Waiter {
@@ -109,6 +120,8 @@ pub(super) struct Waiters {
     /// The questions that are open.
     asked: HashMap<Id, Question>,
     next_question: u64,
+    /// The tasks that are followed, by their ids.
+    tasks: HashMap<String, Followed>,
 }
 
 impl Open {
@@ -119,7 +132,17 @@ impl Open {
     ) -> (Open, oneshot::Receiver<Reply>) {
         let (reply, answer) = oneshot::channel();
         let (signs, method) = (Arc::default(), method.to_owned());
-        let open = Open { reply, context, signs, method, again: None, sent_as: id, rounds: 0, round: None };
+        let open = Open {
+            reply,
+            context,
+            signs,
+            method,
+            again: None,
+            sent_as: id,
+            rounds: 0,
+            round: None,
+            goes_on: false,
+        };
         (open, answer)
     }
 }
@@ -141,7 +164,7 @@ impl Waiters {
     /// Whether what was sent under this id has had no answer of any kind.
     pub(super) fn is_unanswered(&self, sent_as: u64) -> bool {
         let open = self.open(self.known_as(sent_as));
-        open.is_some_and(|open| open.sent_as == sent_as && open.round.is_none())
+        open.is_some_and(|open| open.sent_as == sent_as && open.round.is_none() && !open.goes_on)
     }
 
     /// Every id on the wire under which something is waited for.
@@ -168,6 +191,12 @@ impl Waiters {
             Some(Waiter::Open(open)) => Some(open),
             _ => None,
         }
+    }
+
+    /// What was asked by the request that was sent under this id, if that is one of these.
+    pub(super) fn asked_for(&self, sent_as: u64, methods: &[&'static str]) -> Option<&'static str> {
+        let open = self.open(self.known_as(sent_as))?;
+        methods.iter().find(|method| **method == open.method).copied()
     }
 
     fn open_mut(&mut self, id: u64) -> Option<&mut Open> {
@@ -239,18 +268,10 @@ impl Waiters {
         let mut messages = Vec::new();
         let mut answers = Vec::new();
         for (key, mut question) in questions {
-            self.next_question += 1;
-            // A text, as no server that asks by itself would have it.
-            let text = format!("meanwhile-{id}-{}", self.next_question);
-            let name = Id::read(&to_json(&text)).expect("a text is an id");
             let method: String = question.read("method").unwrap_or_default();
-            self.asked.insert(name.clone(), Question { of: id, key: key.clone(), method: method.clone() });
-            messages.push(Message::Request {
-                id: name,
-                method,
-                params: question.take("params"),
-                extra: Fields::default(),
-            });
+            let asked = Question { of: id, key: key.clone(), method: method.clone(), reply: None };
+            let (id, params) = (self.add_question(asked), question.take("params"));
+            messages.push(Message::Request { id, method, params, extra: Fields::default() });
             answers.push((key, None));
         }
         let is_empty = answers.is_empty();
@@ -260,15 +281,70 @@ impl Waiters {
         if is_empty { Next::Again(id) } else { Next::Ask(id, messages) }
     }
 
+    /// Takes a question in, and returns its id.
+    fn add_question(&mut self, question: Question) -> Id {
+        self.next_question += 1;
+        // A text, as no server that asks by itself would have it.
+        let text = format!("meanwhile-{}-{}", question.of, self.next_question);
+        let id = Id::read(&to_json(&text)).expect("a text is an id");
+        self.asked.insert(id.clone(), question);
+        id
+    }
+
+    /// A question of a task that is followed: its id, and where the answer comes.
+    pub(super) fn question(&mut self, of: u64, method: &str) -> (Id, oneshot::Receiver<Answer>) {
+        let (reply, answer) = oneshot::channel();
+        let (key, method) = (String::new(), method.to_owned());
+        (self.add_question(Question { of, key, method, reply: Some(reply) }), answer)
+    }
+
+    /// A question that nobody wants to know the answer of any more.
+    pub(super) fn withdraw(&mut self, question: &Id) {
+        self.asked.remove(question);
+    }
+
+    /// A call has become a task: what is said of either is heard until [`Waiters::unfollow`].
+    pub(super) fn follow(&mut self, id: u64, task: &str, context: RunContext) -> Arc<Notify> {
+        let (mut open, _) = Open::new(id, "tools/call", Some(context));
+        open.goes_on = true;
+        self.known.insert(id, Waiter::Open(open));
+        let wake = Arc::new(Notify::new());
+        self.tasks.insert(task.to_owned(), Followed { id, wake: wake.clone() });
+        wake
+    }
+
+    pub(super) fn unfollow(&mut self, id: u64, task: &str) {
+        self.forget(id);
+        if self.tasks.get(task).is_some_and(|followed| followed.id == id) {
+            self.tasks.remove(task);
+        }
+    }
+
+    /// The call that this task does the work of.
+    pub(super) fn call_of(&self, task: &str) -> Option<u64> {
+        self.tasks.get(task).map(|followed| followed.id)
+    }
+
+    /// A task has changed.
+    pub(super) fn wake(&self, task: &str) {
+        if let Some(followed) = self.tasks.get(task) {
+            followed.wake.notify_one();
+        }
+    }
+
     fn fail(&mut self, id: u64, answer: Answer) -> Next {
         self.forget(id).map_or(Next::Unknown, |open| Next::Failed(open, answer))
     }
 
     /// A question is answered.
     pub(super) fn answered(&mut self, question: &Id, answer: Answer) -> Next {
-        let Some(Question { of: id, key, method }) = self.asked.remove(question) else {
+        let Some(Question { of: id, key, method, reply }) = self.asked.remove(question) else {
             return Next::Unknown;
         };
+        if let Some(reply) = reply {
+            let _ = reply.send(answer);
+            return Next::Wait;
+        }
         let answer = match answer {
             Answer::Result(result) => result,
             // There is no way to say that a question failed, but a person may always refuse to answer.

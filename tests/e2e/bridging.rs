@@ -1,0 +1,128 @@
+//! Servers with native tasks, of either dialect, behind a client that knows no tasks.
+
+use serde_json::{Value, json};
+
+use crate::client::{CONFORMANCE, Client, Home, LEGACY_TASKS, text};
+use crate::remote::Server;
+
+const EXTENSION: &[&str] = &[CONFORMANCE, "--tasks", "extension"];
+
+fn ready(options: &[&str], upstream: &[&str]) -> Client {
+    let client = Client::wrap(options, upstream);
+    client.initialize();
+    client.request("tools/list", json!({})).expect("the tools are listed");
+    client
+}
+
+/// Answers what a job asks, and returns its result.
+fn answered(client: &Client, asked: &Value, answers: &Value) -> Value {
+    assert_eq!(asked["structuredContent"]["status"], "input_required", "{asked}");
+    let handle = &asked["structuredContent"]["handle"];
+    let taken = client.call("answer_job", json!({"handle": handle, "answers": answers}));
+    assert_eq!(taken["isError"], false, "{taken}");
+    client.call("poll_result", json!({"handle": handle, "wait_ms": 10_000}))
+}
+
+#[test]
+fn a_legacy_task_asks_and_is_answered_through_its_job() {
+    let client = ready(&[], &[LEGACY_TASKS]);
+    let asked = client.call("confirm", json!({"what": "the roof"}));
+    assert!(text(&asked).contains("Go on with the roof?"), "{asked}");
+    let result = answered(&client, &asked, &json!({"q1": {"sure": true}}));
+    assert!(text(&result).starts_with("the roof: ") && text(&result).contains("true"), "{result}");
+    assert_eq!(result["_meta"].get("io.modelcontextprotocol/related-task"), None);
+    let log = client.home().log();
+    assert!(log.contains("tasks/result") && log.contains(r#""ttl":86400000"#), "{log}");
+}
+
+#[test]
+fn how_a_legacy_task_ends_is_how_its_call_ends() {
+    let client = ready(&[], &[LEGACY_TASKS]);
+    assert_eq!(text(&client.call("slow", json!({"ms": 40}))), "it took 40 ms");
+    assert!(!client.take_notifications("notifications/progress").is_empty(), "its call's token still holds");
+    let failed = client.call("fail", json!({}));
+    assert_eq!((&failed["isError"], text(&failed)), (&json!(true), "it failed"));
+    let error = client.request("tools/call", json!({"name": "break"})).unwrap_err();
+    assert_eq!(error["code"], -32050);
+    assert_eq!(text(&client.call("plain", json!({}))), "done");
+    assert_eq!(
+        client.home().log().matches(r#""task":{"#).count(),
+        3,
+        "a tool that is no task is called as ever"
+    );
+}
+
+#[test]
+fn an_extension_task_asks_and_is_answered_through_its_job() {
+    let client = ready(&[], EXTENSION);
+    let asked = client.call("confirm_delete", json!({"filename": "a.txt"}));
+    assert!(text(&asked).contains("Delete a.txt?"), "{asked}");
+    let result = answered(&client, &asked, &json!({"q1": {"confirm": true}}));
+    assert_eq!(text(&result), "a.txt: confirmed = true");
+    assert_eq!(result.get("resultType"), None);
+}
+
+#[test]
+fn how_an_extension_task_ends_is_how_its_call_ends() {
+    let client = ready(&["--inline-budget", "20s"], EXTENSION);
+    assert_eq!(
+        text(&client.call("slow_compute", json!({"seconds": 0.1, "label": "x"}))),
+        "x took 0.1 seconds"
+    );
+    assert_eq!(client.call("failing_job", json!({}))["isError"], true);
+    let error = client.request("tools/call", json!({"name": "protocol_error_job"})).unwrap_err();
+    assert!(error["message"].as_str().unwrap().contains("the job broke"), "{error}");
+}
+
+#[test]
+fn a_task_is_cancelled_with_its_job_in_either_dialect() {
+    for (upstream, tool, arguments) in [
+        (&[LEGACY_TASKS][..], "slow", json!({"ms": 3_600_000})),
+        (EXTENSION, "slow_compute", json!({"seconds": 3600, "label": "x"})),
+    ] {
+        let client = ready(&["--mode", "handle"], upstream);
+        let handle = client.call(tool, arguments)["structuredContent"]["handle"].clone();
+        client.wait_log("task");
+        let _ = client.call("poll_result", json!({"handle": handle, "wait_ms": 300}));
+        let cancelled = client.call("control_job", json!({"handle": handle, "action": "cancel"}));
+        assert_eq!(cancelled["structuredContent"]["status"], "cancelled", "{cancelled}");
+        assert!(text(&cancelled).contains("confirmed"), "{cancelled}");
+    }
+}
+
+#[test]
+fn a_task_of_a_server_elsewhere_is_found_again_after_a_crash_of_ours() {
+    for (name, options, tool, arguments, done) in [
+        (LEGACY_TASKS, &[][..], "slow", json!({"ms": 1500}), "it took 1500 ms"),
+        (
+            CONFORMANCE,
+            &["--tasks", "extension"][..],
+            "slow_compute",
+            json!({"seconds": 1.5, "label": "x"}),
+            "x took 1.5 seconds",
+        ),
+    ] {
+        let home = Home::new();
+        let server = Server::start(name, options);
+        let wrap = || {
+            let meanwhile = crate::client::meanwhile();
+            let args = ["wrap", "--mode", "handle", "--name", "far", "--no-linger", "--lease", "1s", "--url"];
+            let client = Client::spawn_in(
+                &home,
+                &[&[meanwhile], &args[..], &[server.url.as_str()]].concat(),
+                &[("MEANWHILE_LOG", "info")],
+            );
+            client.initialize();
+            client.request("tools/list", json!({})).expect("the tools are listed");
+            client
+        };
+        let first = wrap();
+        let handle = first.call(tool, arguments)["structuredContent"]["handle"].clone();
+        first.wait_stderr("attached");
+        first.kill();
+        first.wait_exit();
+        let second = wrap();
+        let result = second.call("poll_result", json!({"handle": handle, "wait_ms": 15_000}));
+        assert_eq!(text(&result), done, "{result}");
+    }
+}
