@@ -132,7 +132,7 @@ impl Gateway {
             .get(name)
             .cloned()
             .unwrap_or_else(|| Arc::new(Tool::unlisted(name, &self.settings.rules)));
-        if fields.get("requestState").is_some() && open.caller.is_modern() {
+        if open.caller.is_modern() && self.is_our_round(&fields) {
             return Box::pin(self.next_round(&fields, &tool, &catalog, open)).await;
         }
         if let Err(why) = self.check_arguments(&fields, &tool) {

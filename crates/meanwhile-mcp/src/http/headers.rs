@@ -68,7 +68,7 @@ pub(super) fn check_names(headers: &HeaderMap, method: &str, params: &Fields) ->
     let field = match method {
         "tools/call" | "prompts/get" => "name",
         "resources/read" => "uri",
-        _ if method.starts_with("tasks/") => "taskId",
+        "tasks/get" | "tasks/update" | "tasks/cancel" => "taskId",
         _ => return Ok(()),
     };
     let told = single(headers, &NAME)?;

@@ -1,8 +1,8 @@
 //! Requests of the legacy era, which belong to sessions
 //! (<https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#streamable-http>).
 //!
-//! What a request leads to goes on without its connection: to be cut off is not to cancel. What is fast is answered by a JSON
-//! body; for what is not, a stream is opened, which can be resumed.
+//! What a request leads to goes on without its connection: to be cut off is not to cancel. So each request is answered on a
+//! stream that can be resumed; only `initialize`, before there is a session to resume it in, has a JSON body.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +30,6 @@ pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id")
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 /// Older clients take an event without data for a broken message.
 const PRIMED_SINCE: Revision = Revision::V2025_11_25;
-/// What takes longer than this gets a stream.
-const FAST: Duration = Duration::from_millis(20);
 /// How long a server may take to introduce itself before that gets one. There is nothing to be resumed yet.
 const INTRODUCTION: Duration = sse::KEEP_ALIVE;
 
@@ -119,7 +117,7 @@ impl At<'_> {
         let begun = self.shared.sessions.begin(self.endpoint, self.place, self.who, revision);
         let session = begun.ok_or_else(|| self.shared.too_many("sessions"))?;
         let mut newborn = Newborn { shared: self.shared, session: &session, lives: false };
-        let (mut response, has_failed) = self.request(session.visit(), id, message, INTRODUCTION).await?;
+        let (mut response, has_failed) = self.introduce(session.visit(), id, message).await?;
         newborn.lives = !has_failed;
         if newborn.lives {
             let name = HeaderValue::from_str(&session.id).expect("an id is made of letters and digits");
@@ -134,21 +132,35 @@ impl At<'_> {
             if method == "initialize" {
                 return Err(bad_request("this session is initialized already").of(&id));
             }
-            let asked = self.request(session, &id, message, FAST).await;
-            return asked.map(|(response, _)| response).map_err(|refusal| refusal.of(&id));
+            return self.stream(session, &id, message).map_err(|refusal| refusal.of(&id));
         }
         deliver(&session, message, nowhere()).await;
         Ok(StatusCode::ACCEPTED.into_response())
     }
 
-    /// Answers a request: by JSON if it is answered within `fast` and nothing was said before, else by a stream. Returns also
-    /// whether the answer is known to be an error.
-    async fn request(
+    /// Answers a request on a stream of its own.
+    fn stream(&self, session: Visit, id: &Id, message: Message) -> Result<Response, Refusal> {
+        let permit = self.shared.work_permit()?;
+        let (reply, streamed) = ReplyTo::stream(id.clone());
+        let stream = session.streams.open();
+        let reader = session.streams.read(stream, None).expect("it was just opened");
+        let pumped = session.visit();
+        tokio::spawn(async move {
+            deliver(&pumped, message, reply).await;
+            pump(&pumped, stream, None, streamed).await;
+            pumped.streams.end(stream);
+            drop(permit);
+        });
+        Ok(sse::response(events_of_request(session, reader)))
+    }
+
+    /// Answers `initialize`: by JSON if the server introduces itself soon, and says nothing before. Returns also whether the
+    /// answer is known to be an error.
+    async fn introduce(
         &self,
         session: Visit,
         id: &Id,
         message: Message,
-        fast: Duration,
     ) -> Result<(Response, bool), Refusal> {
         let permit = self.shared.work_permit()?;
         let (reply, mut streamed) = ReplyTo::stream(id.clone());
@@ -156,7 +168,7 @@ impl At<'_> {
             deliver(&session, message, reply).await;
             streamed.recv().await
         };
-        let first = match tokio::time::timeout(fast, answer).await {
+        let first = match tokio::time::timeout(INTRODUCTION, answer).await {
             Ok(Some(Streamed::Answer(line))) => {
                 let has_failed = sse::is_error(&line, id);
                 return Ok((sse::json(line), has_failed));

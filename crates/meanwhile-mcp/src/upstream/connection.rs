@@ -19,6 +19,7 @@ use super::waiters::{Cancel, Next, Open, Signs, Waiters, Whose};
 use super::{Inbox, UpstreamError};
 use crate::dialect::{RELATED_TASK, without_related_task};
 use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, UPSTREAM_GONE, to_json};
+use crate::modern::Capabilities;
 use crate::revision::Era;
 use crate::transport::Outbound;
 
@@ -211,6 +212,7 @@ impl Connection {
         if let Some(answered) = is_modern.then(|| self.answered_here(&request)).flatten() {
             return answered;
         }
+        let asker = if is_modern { capabilities_of(request.params.as_ref()) } else { None };
         let id = self.next_id();
         if request.context.is_some() && request.method == "tools/call" {
             request.params = request.params.map(|params| with_token(params, id));
@@ -219,18 +221,19 @@ impl Connection {
             params if is_modern => Some(modern::dress(params, self.memory.asker())),
             params => params.map(modern::undress),
         };
-        self.put(id, request).await
+        self.put(id, request, asker).await
     }
 
     /// Sends a request exactly so.
     pub(super) async fn request_as_it_is(self: &Arc<Self>, method: &str, params: Json) -> Waiting {
         let request = Request { method: method.to_owned(), params: Some(params), ..Request::default() };
-        self.put(self.next_id(), request).await
+        self.put(self.next_id(), request, None).await
     }
 
-    async fn put(self: &Arc<Self>, id: u64, request: Request) -> Waiting {
+    async fn put(self: &Arc<Self>, id: u64, request: Request, asker: Option<Capabilities>) -> Waiting {
         let Request { method, params, extra, context } = request;
         let (mut open, reply) = Open::new(id, &method, context);
+        open.asker = asker;
         if self.era() == Era::Modern && MAY_ASK.contains(&method.as_str()) {
             open.again = params.clone().map(|params| (params, extra.clone()));
         }
@@ -436,11 +439,16 @@ impl Connection {
             Era::Legacy => answer,
             Era::Modern => match (modern::shape(answer), id.number()) {
                 (Shape::Final(answer), _) => answer,
-                (Shape::Interim(interim), Some(sent_as)) => {
+                (Shape::Interim(interim, answer), Some(sent_as))
+                    if self.waiters().passes_rounds(sent_as, &interim) =>
+                {
+                    answer
+                }
+                (Shape::Interim(interim, _), Some(sent_as)) => {
                     let next = self.waiters().interim(sent_as, interim);
                     return self.go_on(next).await;
                 }
-                (Shape::Interim(_), None) => return,
+                (Shape::Interim(..), None) => return,
             },
         };
         match id.number().map_or(Whose::Nobody, |id| self.waiters().take(id)) {
@@ -657,6 +665,11 @@ impl Connection {
             Cancel::Gone => {}
         }
     }
+}
+
+/// What the client can do that makes a request of the modern era.
+fn capabilities_of(params: Option<&Json>) -> Option<Capabilities> {
+    crate::modern::meta(params)?.ok().map(|meta| meta.capabilities)
 }
 
 /// The parameters of a call with a progress token of ours, whether or not the caller gave one.

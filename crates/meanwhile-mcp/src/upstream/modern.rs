@@ -31,7 +31,8 @@ pub(super) struct Interim {
 #[derive(Debug)]
 pub(super) enum Shape {
     Final(Answer),
-    Interim(Interim),
+    /// With the answer as it came.
+    Interim(Interim, Answer),
 }
 
 impl Discovered {
@@ -89,8 +90,11 @@ pub(super) fn dress(params: Option<Json>, asker: Asker) -> Json {
         let ours = || to_json(&json!({"name": "meanwhile", "version": env!("CARGO_PKG_VERSION")}));
         meta.set(INFO, asker.info.unwrap_or_else(ours));
     }
-    let theirs = meta.read(CAPABILITIES).or(asker.capabilities);
-    meta.set(CAPABILITIES, declared(theirs.unwrap_or_default()).to_json());
+    let declared = match meta.read(CAPABILITIES) {
+        Some(own) => with_our_tasks(own),
+        None => declared(asker.capabilities.unwrap_or_default()),
+    };
+    meta.set(CAPABILITIES, declared.to_json());
     if let Some(level) = asker.log_level.filter(|_| meta.get(LOG_LEVEL).is_none()) {
         meta.set(LOG_LEVEL, level);
     }
@@ -102,10 +106,15 @@ pub(super) fn dress(params: Option<Json>, asker: Asker) -> Json {
 fn declared(mut capabilities: Fields) -> Fields {
     // Of the tasks of the legacy revisions, which a modern server does not know.
     capabilities.take("tasks");
+    capabilities.set("elicitation", to_json(&json!({"form": {}, "url": {}})));
+    with_our_tasks(capabilities)
+}
+
+/// What a client says it can do, and that we can follow a task for it. Nothing else: what it is asked it has to answer itself.
+fn with_our_tasks(mut capabilities: Fields) -> Fields {
     let mut extensions: Fields = capabilities.read("extensions").unwrap_or_default();
     extensions.set(TASKS, to_json(&json!({})));
     capabilities.set("extensions", extensions.to_json());
-    capabilities.set("elicitation", to_json(&json!({"form": {}, "url": {}})));
     capabilities
 }
 
@@ -137,10 +146,10 @@ pub(super) fn shape(answer: Answer) -> Shape {
             fields.take("resultType");
             Shape::Final(Answer::Result(fields.to_json()))
         }
-        Some("input_required") => Shape::Interim(Interim {
-            questions: fields.read("inputRequests").map(questions).unwrap_or_default(),
-            state: fields.take("requestState"),
-        }),
+        Some("input_required") => {
+            let questions = fields.read("inputRequests").map(questions).unwrap_or_default();
+            Shape::Interim(Interim { questions, state: fields.take("requestState") }, answer)
+        }
         _ => Shape::Final(answer),
     }
 }
@@ -228,7 +237,7 @@ mod tests {
         };
         assert_eq!(result.get(), r#"{"ttlMs":1.0,"tools":[]}"#);
         let asks = r#"{"resultType":"input_required","inputRequests":{"k":{"method":"roots/list"}},"requestState":"s"}"#;
-        let Shape::Interim(interim) = shape(Answer::Result(raw(asks))) else { panic!("not interim") };
+        let Shape::Interim(interim, _) = shape(Answer::Result(raw(asks))) else { panic!("not interim") };
         assert_eq!(interim.questions[0].0, "k");
         assert_eq!(interim.state.unwrap().get(), "\"s\"");
     }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use super::connection::Reply;
 use super::modern::Interim;
 use crate::message::{Answer, Fields, Id, Message, to_json};
+use crate::modern::Capabilities;
 
 /// How often a server may ask for more before it has to answer.
 const ROUNDS_MAX: u32 = 20;
@@ -51,6 +52,8 @@ pub(super) struct Open {
     round: Option<Round>,
     /// Its answer has come, and was a task: what is still said of it is heard.
     goes_on: bool,
+    /// What the client can do who knows rounds of questions itself.
+    pub(super) asker: Option<Capabilities>,
 }
 
 /// One round of questions.
@@ -142,6 +145,7 @@ impl Open {
             rounds: 0,
             round: None,
             goes_on: false,
+            asker: None,
         };
         (open, answer)
     }
@@ -244,6 +248,17 @@ impl Waiters {
 
     pub(super) fn clear(&mut self) {
         *self = Waiters { next_question: self.next_question, ..Waiters::default() };
+    }
+
+    /// Whether an interim result is for the client itself: it knows rounds, can answer all that is asked, and still waits for
+    /// the call, which then has not become a job.
+    pub(super) fn passes_rounds(&self, sent_as: u64, interim: &Interim) -> bool {
+        let Some(open) = self.open(self.known_as(sent_as)) else { return false };
+        let Some(asker) = open.asker.filter(|_| open.again.is_some()) else { return false };
+        let can_answer = |(_, question): &(String, Fields)| {
+            asker.answers(&question.read::<String>("method").unwrap_or_default())
+        };
+        !open.context.as_ref().is_some_and(RunContext::is_job) && interim.questions.iter().all(can_answer)
     }
 
     /// A request has ended with an interim result.
