@@ -90,6 +90,9 @@ pub struct Waited<'a> {
     pub cancel: &'a Signal,
     /// Makes it a job before its budget is used up.
     pub hand_off: &'a Signal,
+    /// Whether it becomes a job as soon as its work goes on at the upstream as a task ([`crate::RunContext::attach`]): the
+    /// caller has tasks as well, and no use for waiting.
+    pub follows_tasks: bool,
 }
 
 /// Runs calls through one executor, on one store.
@@ -184,7 +187,11 @@ impl Engine {
                     Step::Ask(_) | Step::Stir(_) => continue,
                     Step::Attach(attach) => {
                         remember(&mut upstream_task, attach);
-                        continue;
+                        let hands_off = waited.follows_tasks && waited.budget.is_some();
+                        if !hands_off || !can_become_a_job || run.is_cancelled() {
+                            continue;
+                        }
+                        None
                     }
                     Step::Ended(Attempt::Lost(reason)) if may_follow(policy, upstream_task.is_some(), lost.len()) => {
                         tracing::warn!(tool = call().tool, reason, "the worker died; the call may be gone on with");

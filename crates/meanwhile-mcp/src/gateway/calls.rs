@@ -253,7 +253,8 @@ impl Gateway {
         let began = Instant::now();
         let token = asked.meta.get("progressToken");
         let forward = |progress: Progress| open.forward_progress(token, &progress);
-        let waited = Waited { budget, cancel: &open.cancel, hand_off: &open.hand_off };
+        let follows_tasks = open.caller.capabilities.tasks;
+        let waited = Waited { budget, cancel: &open.cancel, hand_off: &open.hand_off, follows_tasks };
         let call = || asked.call(&self.settings);
         let called = self.engine.call(&asked.request, call, policy(&asked.tool), waited, forward).await;
         if matches!(called, Called::Ended(Attempt::Answered(_))) {

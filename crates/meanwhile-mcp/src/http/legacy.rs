@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
 use meanwhile_core::Json;
@@ -269,12 +268,12 @@ async fn pump(
     }
 }
 
-fn events_of_request(session: Visit, reader: Reader) -> impl Stream<Item = Event> + Send {
+fn events_of_request(session: Visit, reader: Reader) -> impl Stream<Item = String> + Send {
     let is_primed = session.revision < PRIMED_SINCE;
     events(session, reader, is_primed)
 }
 
-fn events(session: Visit, reader: Reader, is_primed: bool) -> impl Stream<Item = Event> + Send {
+fn events(session: Visit, reader: Reader, is_primed: bool) -> impl Stream<Item = String> + Send {
     let begin = (session, reader, is_primed);
     futures_util::stream::unfold(begin, |(session, mut reader, is_primed)| async move {
         if !is_primed {
@@ -282,7 +281,7 @@ fn events(session: Visit, reader: Reader, is_primed: bool) -> impl Stream<Item =
             return Some((primer, (session, reader, true)));
         }
         let (number, line) = reader.next().await?;
-        let event = sse::message(&line).id(event_id(reader.stream(), number));
+        let event = sse::message(Some(&event_id(reader.stream(), number)), &line);
         Some((event, (session, reader, true)))
     })
 }

@@ -172,7 +172,7 @@ fn stream(first: Option<String>, open: Open) -> Response {
                 Streamed::Before(line) | Streamed::Answer(line) => line,
             },
         };
-        Some((sse::message(&line), (None, open)))
+        Some((sse::message(None, &line), (None, open)))
     }))
 }
 

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_TYPE, HeaderName};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 
 use crate::message::Id;
 
@@ -18,27 +18,45 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Keeps a proxy from holding events back.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// A message. One that holds line breaks has them between its tokens only, for it is JSON.
-pub(super) fn message(line: &str) -> Event {
-    if line.contains('\r') {
-        Event::default().data(line.replace('\r', " "))
-    } else {
-        Event::default().data(line)
+/// A message as an event; `id` is from where a client can read on after it. A message that holds line breaks has them between
+/// its tokens only, for it is JSON.
+pub(super) fn message(id: Option<&str>, line: &str) -> String {
+    let mut event = String::with_capacity(line.len() + 48);
+    if let Some(id) = id {
+        event.push_str("id: ");
+        event.push_str(id);
+        event.push('\n');
     }
+    event.push_str("data: ");
+    if line.contains(['\r', '\n']) {
+        event.extend(line.chars().map(|letter| if matches!(letter, '\r' | '\n') { ' ' } else { letter }));
+    } else {
+        event.push_str(line);
+    }
+    event.push_str("\n\n");
+    event
 }
 
-/// What tells a client from where it can read on, before there is anything to read.
-pub(super) fn primer(id: &str) -> Event {
-    Event::default().id(id).retry(RETRY).data("")
+/// What tells a client from where it can read on, before there is anything to read, and when to come back.
+pub(super) fn primer(id: &str) -> String {
+    format!("id: {id}\nretry: {}\ndata: \n\n", RETRY.as_millis())
 }
 
 /// The response that brings them.
-pub(super) fn response(events: impl Stream<Item = Event> + Send + 'static) -> Response {
-    use futures_util::StreamExt;
-    let events = events.map(Ok::<_, Infallible>);
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
-    response.headers_mut().insert(NO_BUFFERING, HeaderValue::from_static("no"));
-    response
+pub(super) fn response(events: impl Stream<Item = String> + Send + 'static) -> Response {
+    let events = futures_util::stream::unfold(Box::pin(events), |mut events| async move {
+        match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
+            Ok(event) => event.map(|event| (event, events)),
+            Err(_) => Some((":\n\n".to_owned(), events)),
+        }
+    });
+    let body = Body::from_stream(events.map(Ok::<_, Infallible>));
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        (NO_BUFFERING, HeaderValue::from_static("no")),
+    ];
+    (headers, body).into_response()
 }
 
 /// One message as a JSON body.

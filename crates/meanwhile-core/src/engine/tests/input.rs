@@ -315,7 +315,7 @@ async fn an_answer_given_before_the_engine_has_taken_the_job_over_is_heard() {
     let settings = Settings { peer: PEER.to_owned(), max_running: 1, lease: LEASE, answer_timeout: None };
     let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), Arc::new(Asker), settings);
     let (never, call) = (Signal::default(), a_call("me", None));
-    let waited = Waited { budget: Some(BUDGET), cancel: &never, hand_off: &never };
+    let waited = Waited { budget: Some(BUDGET), cancel: &never, hand_off: &never, follows_tasks: false };
     let called = engine.call(&call.request, || &call, ONCE, waited, |_| {}).await;
     let Called::Started(job) = called else { panic!("not started: {called:?}") };
     let tell = async |key: &str, text: &str| {
@@ -330,4 +330,32 @@ async fn an_answer_given_before_the_engine_has_taken_the_job_over_is_heard() {
     let jobs = wait(&*store, None, &[job.handle], Until::All, DAY).await.unwrap();
     assert_eq!(jobs[0].as_ref().unwrap().status, Status::Completed);
     assert_eq!(store.answer(job.handle).await.unwrap().unwrap().get(), "12");
+}
+
+/// Leaves its work to the upstream, and waits for it as long as it takes.
+struct Leaver;
+
+#[async_trait::async_trait]
+impl Executor for Leaver {
+    async fn run(self: Arc<Self>, _: Json, context: RunContext) -> Attempt {
+        context.attach("task 7".to_owned()).await;
+        context.cancelled().await;
+        Attempt::Stopped("stopped".to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_goes_on_at_the_upstream_is_a_job_at_once_for_a_caller_that_has_tasks_too() {
+    let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { peer: PEER.to_owned(), max_running: 1, lease: LEASE, answer_timeout: None };
+    let engine = Engine::new(store, Artifacts::new(folder.path()), Arc::new(Leaver), settings);
+    let (never, call) = (Signal::default(), a_call("me", None));
+    for (follows_tasks, waits) in [(true, Duration::ZERO), (false, BUDGET)] {
+        let waited = Waited { budget: Some(BUDGET), cancel: &never, hand_off: &never, follows_tasks };
+        let began = tokio::time::Instant::now();
+        let called = engine.call(&call.request, || &call, ONCE, waited, |_| {}).await;
+        let Called::Started(job) = called else { panic!("not started: {called:?}") };
+        assert_eq!((began.elapsed(), job.upstream_task.as_deref()), (waits, Some("task 7")));
+    }
 }

@@ -77,7 +77,7 @@ impl Stage {
         let hand_off = self.hand_off.clone();
         let report = move |progress: Progress| seen.lock().unwrap().push(progress.progress);
         tokio::spawn(async move {
-            let waited = Waited { budget, cancel: &cancel, hand_off: &hand_off };
+            let waited = Waited { budget, cancel: &cancel, hand_off: &hand_off, follows_tasks: false };
             engine.call(&call.request, || &call, policy, waited, report).await
         })
     }
