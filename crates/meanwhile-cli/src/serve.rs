@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use meanwhile_mcp::gateway::Settings;
-use meanwhile_mcp::http::{Access, Endpoint, Guard, Limits, OneServer, Principal, Server, Tokens};
+use meanwhile_mcp::http::{Access, Endpoint, Guard, Limits, OAuth, OneServer, Principal, Server, Tokens};
 use meanwhile_mcp::hub::Hub;
 use meanwhile_mcp::rules::duration;
 use meanwhile_mcp::upstream::Launch;
@@ -48,6 +48,14 @@ pub(crate) struct Serve {
     /// may be able to read the file
     #[arg(long, env = "MEANWHILE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    /// Let in who has an access token (a JWT) of this issuer; its keys are found by its metadata
+    #[arg(long, env = "MEANWHILE_OAUTH_ISSUER", value_name = "URL", requires = "oauth_audience")]
+    oauth_issuer: Option<String>,
+
+    /// The URL of /mcp here, as clients know it: tokens must be for it, or for /mcp/NAME below it
+    #[arg(long, env = "MEANWHILE_OAUTH_AUDIENCE", value_name = "URL", requires = "oauth_issuer")]
+    oauth_audience: Option<String>,
 
     /// A host that requests may name besides localhost; may be given several times
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -152,24 +160,29 @@ impl Serve {
     }
 
     fn access(&self) -> anyhow::Result<Access> {
-        let Some(file) = &self.token_file else {
-            if !self.listen.ip().is_loopback() {
-                bail!(
-                    "--listen {}: others can reach this address, and without --token-file anyone could use your servers",
-                    self.listen
-                );
-            }
-            return Ok(Access::Open(Principal::local(&user())));
-        };
-        let shown = file.display();
-        check_private(file)?;
-        let text = std::fs::read_to_string(file).with_context(|| format!("{shown}: cannot be read"))?;
-        Tokens::parse(&text).map(Access::Tokens).map_err(|why| anyhow::anyhow!("{shown}: {why}"))
+        let tokens = self.token_file.as_deref().map(tokens).transpose()?;
+        let oauth = self.oauth_issuer.as_ref().zip(self.oauth_audience.as_ref());
+        let oauth =
+            oauth.map(|(issuer, audience)| OAuth::new(issuer, audience).map_err(|why| anyhow!("{why}")));
+        let oauth = oauth.transpose()?;
+        if tokens.is_some() || oauth.is_some() {
+            return Ok(Access { open: None, tokens, oauth });
+        }
+        if !self.listen.ip().is_loopback() {
+            bail!(
+                "--listen {}: others can reach this address, and without --token-file or --oauth-issuer anyone could use your servers",
+                self.listen
+            );
+        }
+        Ok(Access { open: Some(Principal::local(&user())), ..Access::default() })
     }
 
     /// Who listens on an address of its own is known by it.
     fn hosts(&self) -> Vec<String> {
         let mut hosts = self.allow_host.clone();
+        // The URL by which clients know it names its host.
+        let known_as = self.oauth_audience.as_deref().and_then(|url| url.split('/').nth(2));
+        hosts.extend(known_as.map(str::to_owned));
         if !self.listen.ip().is_unspecified() {
             hosts.push(match self.listen {
                 SocketAddr::V4(address) => address.ip().to_string(),
@@ -178,6 +191,13 @@ impl Serve {
         }
         hosts
     }
+}
+
+fn tokens(file: &Path) -> anyhow::Result<Tokens> {
+    let shown = file.display();
+    check_private(file)?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("{shown}: cannot be read"))?;
+    Tokens::parse(&text).map_err(|why| anyhow!("{shown}: {why}"))
 }
 
 /// What the command line says, and over it what the file says of this server.

@@ -4,5 +4,6 @@ mod guard;
 mod hub;
 mod legacy;
 mod modern;
+mod oauth;
 mod shutdown;
 mod web;

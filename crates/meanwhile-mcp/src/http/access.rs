@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use subtle::ConstantTimeEq;
 
+use super::oauth::{Denied, OAuth};
 use super::refusal::Refusal;
-use crate::message::INVALID_REQUEST;
+use crate::message::{INTERNAL_ERROR, INVALID_REQUEST};
 
 /// A token that is shorter can be guessed.
 const TOKEN_MIN: usize = 16;
@@ -102,36 +103,57 @@ fn lines(text: &str) -> Result<Vec<(String, String)>, String> {
     Ok(entries)
 }
 
-/// How a request's principal is found.
-pub enum Access {
+/// How a request's principal is found. Who needs no token is this one; else tokens and OAuth may stand side by side.
+#[derive(Default)]
+pub struct Access {
     /// Whoever can reach us is this one.
-    Open(Principal),
-    /// Whoever holds a token.
-    Tokens(Tokens),
+    pub open: Option<Principal>,
+    /// Tokens of ours.
+    pub tokens: Option<Tokens>,
+    /// Tokens of an issuer.
+    pub oauth: Option<OAuth>,
 }
 
 impl Access {
-    pub(super) fn principal(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
-        match self {
-            Access::Open(principal) => Ok(principal.clone()),
-            Access::Tokens(tokens) => match bearer(headers) {
-                None => Err(unauthorized("a bearer token is needed: Authorization: Bearer TOKEN", "Bearer")),
-                Some(token) => tokens.holder(token).cloned().ok_or_else(|| {
-                    unauthorized("the bearer token is not known here", "Bearer error=\"invalid_token\"")
-                }),
-            },
+    pub(super) async fn principal(&self, headers: &HeaderMap, place: &str) -> Result<Principal, Refusal> {
+        if let Some(open) = &self.open {
+            return Ok(open.clone());
         }
+        let Some(token) = bearer(headers) else {
+            let why = "a bearer token is needed: Authorization: Bearer TOKEN";
+            return Err(self.unauthorized(why, place, None));
+        };
+        if let Some(principal) = self.tokens.as_ref().and_then(|tokens| tokens.holder(token)) {
+            return Ok(principal.clone());
+        }
+        let Some(oauth) = &self.oauth else {
+            let why = "the bearer token is not known here";
+            return Err(self.unauthorized(why, place, Some(why)));
+        };
+        match oauth.subject(token, place).await {
+            Ok(subject) => Ok(Principal(subject)),
+            Err(Denied::Invalid(why)) => Err(self.unauthorized(&why, place, Some(&why))),
+            Err(Denied::Unknown(why)) => {
+                Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR, why)
+                    .header(RETRY_AFTER, HeaderValue::from_static("10")))
+            }
+        }
+    }
+
+    fn unauthorized(&self, message: &str, place: &str, error: Option<&str>) -> Refusal {
+        let challenge = match (&self.oauth, error) {
+            (Some(oauth), error) => oauth.challenge(place, error),
+            (None, Some(_)) => "Bearer error=\"invalid_token\"".to_owned(),
+            (None, None) => "Bearer".to_owned(),
+        };
+        let challenge = HeaderValue::from_str(&challenge).unwrap_or(HeaderValue::from_static("Bearer"));
+        Refusal::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message).header(WWW_AUTHENTICATE, challenge)
     }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-fn unauthorized(message: &str, challenge: &'static str) -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, INVALID_REQUEST, message)
-        .header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`endpoint`] | what stands behind a path? |
 //! | [`guard`] | which hosts and origins may be named? |
-//! | [`access`] | who asks? |
+//! | [`access`], [`oauth`] | who asks? |
 //! | [`modern`], [`headers`] | how is a request answered that stands for itself? |
 //! | [`legacy`], [`session`], [`streams`] | how is one that belongs to a session? |
 //! | [`refusal`] | how is it refused? |
@@ -16,6 +16,7 @@ mod guard;
 mod headers;
 mod legacy;
 mod modern;
+mod oauth;
 mod refusal;
 mod session;
 mod sse;
@@ -33,7 +34,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{any, get};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::access::{Access, Principal, Tokens};
 pub use self::endpoint::{Conversation, Endpoint, MakeSettings, OneServer};
 pub use self::guard::Guard;
+pub use self::oauth::OAuth;
 use self::refusal::Refusal;
 use self::session::Sessions;
 use crate::message::{self, INTERNAL_ERROR, INVALID_REQUEST, Incoming};
@@ -127,6 +129,9 @@ impl Server {
         let router = Router::new()
             .route("/mcp", any(common))
             .route("/mcp/{name}", any(named))
+            .route(oauth::METADATA, get(metadata))
+            .route(&format!("{}/mcp", oauth::METADATA), get(metadata))
+            .route(&format!("{}/mcp/{{name}}", oauth::METADATA), get(metadata))
             .fallback(nothing)
             .with_state(self.0.clone());
         // A message is whole when it is written: nothing is gained by holding it back.
@@ -164,6 +169,23 @@ async fn named(State(shared): State<Arc<Shared>>, Path(name): Path<String>, requ
     shared.handle(&name, request).await
 }
 
+/// Who issues the tokens that let one in. Anybody may ask that.
+async fn metadata(
+    State(shared): State<Arc<Shared>>,
+    name: Option<Path<String>>,
+    request: Request,
+) -> Response {
+    let place = name.map(|Path(name)| name).unwrap_or_default();
+    let head = shared.guard.check(request.uri(), request.headers());
+    match (head, &shared.access.oauth) {
+        (Err(refusal), _) => refusal.into_response(),
+        (Ok(()), Some(oauth)) if shared.endpoints.contains_key(&place) => {
+            sse::json(oauth.metadata(&place).to_string())
+        }
+        _ => nothing().await,
+    }
+}
+
 async fn nothing() -> Response {
     let why = "there is nothing here; servers are at /mcp/NAME";
     Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, why).into_response()
@@ -177,7 +199,7 @@ impl Shared {
     async fn answer(self: &Arc<Self>, name: &str, request: Request) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
         self.guard.check(&head.uri, &head.headers)?;
-        let who = self.access.principal(&head.headers)?;
+        let who = self.access.principal(&head.headers, name).await?;
         let endpoint = self.endpoints.get(name).ok_or_else(|| {
             let why = format!("there is no server `{name}` here");
             Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, why)

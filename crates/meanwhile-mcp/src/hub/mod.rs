@@ -52,8 +52,10 @@ impl Hub {
 }
 
 impl Endpoint for Hub {
-    /// The servers' own endpoints do.
-    fn end_the_idle(&self) {}
+    /// The servers' own endpoints end what is idle. What nobody speaks to is made again at need.
+    fn end_the_idle(&self) {
+        lock(&self.shared).retain(|_, hub| Arc::strong_count(hub) > 1);
+    }
 
     fn converse(&self, who: &Principal, down: Outbound) -> Arc<dyn Conversation> {
         let members = self.members(|endpoint| endpoint.converse(who, down.clone()));

@@ -1,0 +1,262 @@
+//! Access tokens of an issuer on this machine, whose keys are made here.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use data_encoding::BASE64URL_NOPAD;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+
+use super::web::{Answer, Served};
+use crate::client::text;
+use crate::faces::Gate;
+
+const PATH: &str = "/mcp/fixture";
+const AUDIENCE: &str = "https://mcp.example.org/mcp";
+
+/// Serves its metadata and its keys, and counts who asks for those.
+struct Issuer {
+    url: String,
+    keys: Arc<Mutex<Vec<Value>>>,
+    fetched: Arc<Mutex<usize>>,
+}
+
+enum Key {
+    Elliptic(EcdsaKeyPair),
+    Edwards(Ed25519KeyPair),
+}
+
+impl Issuer {
+    fn start() -> Issuer {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (keys, fetched) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(0)));
+        let issuer = Issuer { url: url.clone(), keys: keys.clone(), fetched: fetched.clone() };
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut line = String::new();
+                let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
+                let _ = reader.read_line(&mut line);
+                let mut header = line.clone();
+                while !header.trim().is_empty() {
+                    header.clear();
+                    let _ = reader.read_line(&mut header);
+                }
+                let body = match line.split(' ').nth(1).unwrap_or_default() {
+                    "/.well-known/openid-configuration" => {
+                        json!({"issuer": url, "jwks_uri": format!("{url}/keys")})
+                    }
+                    "/keys" => {
+                        *fetched.lock().expect("a count") += 1;
+                        json!({"keys": *keys.lock().expect("keys")})
+                    }
+                    _ => Value::Null,
+                };
+                let status = if body.is_null() { "404 Not Found" } else { "200 OK" };
+                let body = body.to_string();
+                let length = body.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+            }
+        });
+        issuer
+    }
+
+    fn publish(&self, name: &str, key: &Key) {
+        let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+        let published = match key {
+            Key::Elliptic(pair) => {
+                let point = pair.public_key().as_ref();
+                json!({"kty": "EC", "crv": "P-256", "kid": name, "use": "sig", "x": encode(&point[1..33]), "y": encode(&point[33..])})
+            }
+            Key::Edwards(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": name, "alg": "EdDSA", "x": encode(pair.public_key().as_ref())})
+            }
+        };
+        self.keys.lock().expect("keys").push(published);
+    }
+
+    /// The claims of a good token.
+    fn claims(&self, subject: &str) -> Value {
+        json!({"iss": self.url, "sub": subject, "aud": AUDIENCE, "exp": now() + 300, "nbf": now() - 5})
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs()
+}
+
+fn elliptic() -> Key {
+    let random = SystemRandom::new();
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
+    Key::Elliptic(
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).expect("a key"),
+    )
+}
+
+fn edwards() -> Key {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
+    Key::Edwards(Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key"))
+}
+
+fn token(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let signature = sign(signed.as_bytes());
+    format!("{signed}.{}", BASE64URL_NOPAD.encode(&signature))
+}
+
+fn signed(name: &str, key: &Key, claims: &Value) -> String {
+    let algorithm = match key {
+        Key::Elliptic(_) => "ES256",
+        Key::Edwards(_) => "EdDSA",
+    };
+    token(&json!({"alg": algorithm, "kid": name, "typ": "at+jwt"}), claims, |text| match key {
+        Key::Elliptic(pair) => pair.sign(&SystemRandom::new(), text).expect("a signature").as_ref().to_vec(),
+        Key::Edwards(pair) => pair.sign(text).as_ref().to_vec(),
+    })
+}
+
+fn serve(issuer: &Issuer) -> Served {
+    Served::fixture(&["--oauth-issuer", &issuer.url, "--oauth-audience", AUDIENCE, "--inline-budget", "30ms"])
+}
+
+fn ping(served: &Served, token: &str) -> Answer {
+    let authorization = format!("Bearer {token}");
+    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    served.post(PATH, &[("Authorization", &authorization)], ping)
+}
+
+#[test]
+fn who_is_not_let_in_is_told_where_to_go() {
+    let issuer = Issuer::start();
+    let served = serve(&issuer);
+    let refused = served.post(PATH, &[], "{}");
+    let challenge = refused.header("www-authenticate").expect("a challenge").to_owned();
+    assert_eq!(refused.refusal(), (401, -32600));
+    let metadata = "https://mcp.example.org/.well-known/oauth-protected-resource/mcp/fixture";
+    assert_eq!(challenge, format!("Bearer resource_metadata=\"{metadata}\""));
+    for (path, resource) in
+        [("", AUDIENCE), ("/mcp", AUDIENCE), ("/mcp/fixture", "https://mcp.example.org/mcp/fixture")]
+    {
+        let found =
+            served.send("GET", &format!("/.well-known/oauth-protected-resource{path}"), &[], "").json();
+        assert_eq!(
+            (&found["resource"], &found["authorization_servers"]),
+            (&json!(resource), &json!([issuer.url]))
+        );
+    }
+    assert_eq!(served.send("GET", "/.well-known/oauth-protected-resource/mcp/other", &[], "").status, 404);
+}
+
+#[test]
+fn a_good_token_lets_its_subject_in_and_each_sees_their_own_jobs() {
+    let issuer = Issuer::start();
+    let keys = HashMap::from([("first", elliptic()), ("second", edwards())]);
+    issuer.publish("first", &keys["first"]);
+    let served = serve(&issuer);
+    let ann = signed("first", &keys["first"], &issuer.claims("ann"));
+    let session = served.session(PATH, Some(&ann), "2025-11-25");
+    let gate = Gate::new(served.process.home(), "gate");
+    let handle = session.call("gate", &gate.arguments())["structuredContent"]["handle"].clone();
+    gate.open();
+    assert_eq!(text(&session.call("poll_result", &json!({"handle": handle}))), "opened");
+
+    // The issuer changes its keys; tokens may be for one endpoint, and for others besides.
+    issuer.publish("second", &keys["second"]);
+    let mut claims = issuer.claims("bob");
+    claims["aud"] = json!(["https://other.example", "https://mcp.example.org/mcp/fixture"]);
+    let bob = signed("second", &keys["second"], &claims);
+    let session = served.session(PATH, Some(&bob), "2025-11-25");
+    assert_eq!(
+        session.call("poll_result", &json!({"handle": handle}))["structuredContent"]["status"],
+        "not_found"
+    );
+    // What is for one endpoint is not for another.
+    let authorization = format!("Bearer {bob}");
+    assert_eq!(served.post("/mcp", &[("Authorization", &authorization)], "{}").status, 401);
+    assert_eq!(*issuer.fetched.lock().expect("a count"), 2);
+}
+
+#[test]
+fn a_token_that_is_not_good_lets_nobody_in() {
+    let issuer = Issuer::start();
+    let key = elliptic();
+    issuer.publish("key", &key);
+    let served = serve(&issuer);
+    let with = |name: &str, value: Value| {
+        let mut claims = issuer.claims("ann");
+        claims[name] = value;
+        signed("key", &key, &claims)
+    };
+    let without = |name: &str| {
+        let mut claims = issuer.claims("ann");
+        claims.as_object_mut().expect("an object").remove(name);
+        signed("key", &key, &claims)
+    };
+    let good = signed("key", &key, &issuer.claims("ann"));
+    // Let in, and then it has no session.
+    assert_eq!(ping(&served, &good).refusal(), (400, -32600));
+    let public = match &key {
+        Key::Elliptic(pair) => pair.public_key().as_ref().to_vec(),
+        Key::Edwards(_) => unreachable!("it was made above"),
+    };
+    let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &public);
+    let claims = issuer.claims("ann");
+    let bad = [
+        ("no token", "a.b.c".to_owned()),
+        ("another audience", with("aud", json!("https://other.example"))),
+        ("no audience", without("aud")),
+        ("another issuer", with("iss", json!("https://other.example"))),
+        ("no issuer", without("iss")),
+        ("expired", with("exp", json!(now() - 120))),
+        ("without an end", without("exp")),
+        ("not yet", with("nbf", json!(now() + 120))),
+        ("nobody", without("sub")),
+        ("an empty name", with("sub", json!(""))),
+        ("of another key", signed("key", &elliptic(), &claims)),
+        ("of an unknown key", signed("other", &elliptic(), &claims)),
+        ("changed", good.replacen('.', ".e", 1)),
+        ("unsigned", token(&json!({"alg": "none", "kid": "key"}), &claims, |_| vec![])),
+        (
+            "by a shared secret",
+            token(&json!({"alg": "HS256", "kid": "key"}), &claims, |text| {
+                ring::hmac::sign(&secret, text).as_ref().to_vec()
+            }),
+        ),
+    ];
+    for (what, token) in bad {
+        let answer = ping(&served, &token);
+        let challenge = answer.header("www-authenticate").unwrap_or_default().to_owned();
+        assert_eq!(answer.refusal(), (401, -32600), "{what}");
+        assert!(
+            challenge.contains("error=\"invalid_token\"") && challenge.contains("resource_metadata="),
+            "{what}: {challenge}"
+        );
+    }
+    for _ in 0..5 {
+        ping(&served, &signed("other", &elliptic(), &claims));
+    }
+    assert!(
+        *issuer.fetched.lock().expect("a count") <= 2,
+        "strangers do not make us ask the issuer without end"
+    );
+}
+
+#[test]
+fn an_issuer_out_of_reach_is_not_the_clients_fault() {
+    let issuer = Issuer::start();
+    let key = elliptic();
+    let mut claims = issuer.claims("ann");
+    claims["iss"] = json!("http://127.0.0.1:9");
+    let served = Served::fixture(&["--oauth-issuer", "http://127.0.0.1:9", "--oauth-audience", AUDIENCE]);
+    let answer = ping(&served, &signed("key", &key, &claims));
+    assert_eq!(answer.header("retry-after"), Some("10"));
+    assert_eq!(answer.refusal(), (503, -32603));
+}
