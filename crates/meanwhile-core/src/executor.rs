@@ -36,6 +36,8 @@ pub enum Attempt {
 pub(crate) enum Wish {
     Ask(Ask),
     Attach(Attach),
+    /// A caller that has tasks need not wait for it.
+    Task,
 }
 
 /// Questions, and where their answers are waited for. Dropped, they are not answered.
@@ -169,6 +171,11 @@ impl RunContext {
         let (kept, is_kept) = oneshot::channel();
         self.wish(Wish::Attach(Attach { task, kept }));
         is_kept.await.is_ok()
+    }
+
+    /// Says that the upstream has made a task of the call: a caller that has tasks as well need not wait for its end.
+    pub fn is_a_task(&self) {
+        self.wish(Wish::Task);
     }
 
     /// What an earlier attempt had attached: the executor goes on with that instead of doing the call again.

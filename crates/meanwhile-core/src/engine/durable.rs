@@ -105,6 +105,8 @@ impl Engine {
                         self.ask(job, &mut run, ask).await;
                     }
                     Step::Attach(attach) => self.attach(job, attach).await,
+                    // It is a job already.
+                    Step::Task => {}
                     Step::Stir(Stir::Withdraw(keys, by)) => self.withdraw(job, &mut run, keys, by).await,
                     Step::Stir(Stir::LookAgain) => self.look_at(job, &mut run).await,
                     Step::Ended(attempt) => {

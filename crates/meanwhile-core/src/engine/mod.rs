@@ -90,8 +90,8 @@ pub struct Waited<'a> {
     pub cancel: &'a Signal,
     /// Makes it a job before its budget is used up.
     pub hand_off: &'a Signal,
-    /// Whether it becomes a job as soon as its work goes on at the upstream as a task ([`crate::RunContext::attach`]): the
-    /// caller has tasks as well, and no use for waiting.
+    /// Whether it becomes a job as soon as its work is a task of the upstream ([`crate::RunContext::is_a_task`]): the caller has
+    /// tasks as well, and no use for waiting.
     pub follows_tasks: bool,
 }
 
@@ -187,6 +187,9 @@ impl Engine {
                     Step::Ask(_) | Step::Stir(_) => continue,
                     Step::Attach(attach) => {
                         remember(&mut upstream_task, attach);
+                        continue;
+                    }
+                    Step::Task => {
                         let hands_off = waited.follows_tasks && waited.budget.is_some();
                         if !hands_off || !can_become_a_job || run.is_cancelled() {
                             continue;

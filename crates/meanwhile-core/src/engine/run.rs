@@ -33,6 +33,8 @@ pub(super) enum Step {
     Ask(Ask),
     /// Its work goes on at the upstream.
     Attach(Attach),
+    /// Its work is a task of the upstream.
+    Task,
     /// Something is to be done about what it asked.
     Stir(Stir),
     Ended(Attempt),
@@ -94,6 +96,7 @@ impl Run {
                     Word::Progress(progress) => Step::Progress(progress),
                     Word::Wish(Wish::Ask(ask)) => Step::Ask(ask),
                     Word::Wish(Wish::Attach(attach)) => Step::Attach(attach),
+                    Word::Wish(Wish::Task) => Step::Task,
                 },
                 stir = self.asks.stir() => return Step::Stir(stir),
                 attempt = &mut self.attempt => self.ended = Some(attempt),

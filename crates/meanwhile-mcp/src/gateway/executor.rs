@@ -73,6 +73,7 @@ impl Executor for McpExecutor {
 impl McpExecutor {
     /// The call has become a task of the server, which is followed to its end.
     async fn follow(&self, call: Waiting, task: Task, context: RunContext) -> Attempt {
+        context.is_a_task();
         // A task of a process is gone when the process is.
         let outlives_us = self.upstream.is_remote();
         let (stored, attaching) = (task.to_text(), context.clone());

@@ -339,6 +339,7 @@ struct Leaver;
 impl Executor for Leaver {
     async fn run(self: Arc<Self>, _: Json, context: RunContext) -> Attempt {
         context.attach("task 7".to_owned()).await;
+        context.is_a_task();
         context.cancelled().await;
         Attempt::Stopped("stopped".to_owned())
     }
