@@ -103,6 +103,7 @@ fn a_slow_call_is_a_task_to_those_who_have_them() {
     let ended = client.poll("the end of the task", || Some(get()).filter(|task| task["status"] != "working"));
     assert_eq!((&ended["status"], text(&ended["result"])), (&json!("completed"), "opened"));
     assert!(ended["ttlMs"].is_u64(), "{ended}");
+    assert_eq!(ended["result"]["resultType"], "complete", "it is a result as the call would have had");
     // The same job, by our own tool.
     let polled = client.modern("tools/call", call("poll_result", json!({"handle": id})), &json!({})).unwrap();
     assert_eq!(text(&polled), "opened");

@@ -302,7 +302,8 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
     assert.equal(asked.status, 'input_required');
     // The question reaches the model, whatever its client does with structured content.
     assert.match(said(asking), /could have multiple interpretations/);
-    const [key] = Object.keys(asked.input_requests ?? asked.inputRequests);
+    const [[key, question]] = Object.entries(asked.questions);
+    assert.equal(question.method, 'elicitation/create');
     const answers = { [key]: { action: 'accept', content: { interpretation: 'technical' } } };
     const taken = await client.ask('tools/call', { name: 'answer_job', arguments: { handle, answers } });
     assert.notEqual(taken.isError, true, said(taken));

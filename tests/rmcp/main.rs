@@ -44,7 +44,6 @@ async fn over_stdio_a_legacy_client_uses_the_fixture_behind_the_gateway() {
 }
 
 #[tokio::test]
-#[ignore = "the gateway speaks only the legacy era to its clients"]
 async fn over_stdio_a_modern_client_has_tasks_of_the_gateway() {
     for tasks in ["none", "extension"] {
         let place = Place::new();
@@ -55,7 +54,6 @@ async fn over_stdio_a_modern_client_has_tasks_of_the_gateway() {
 }
 
 #[tokio::test]
-#[ignore = "the gateway has no HTTP face"]
 async fn over_http_clients_of_both_eras_use_one_endpoint_of_the_gateway() {
     for tasks in ["none", "extension"] {
         let mut place = Place::new();

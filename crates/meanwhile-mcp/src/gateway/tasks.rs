@@ -17,6 +17,7 @@ use super::{Gateway, InFlight, lock};
 use crate::dialect::{self, Detail, RELATED_TASK};
 use crate::economy;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, Id, Message, to_json};
+use crate::modern;
 use crate::words;
 
 /// A task's client is told to ask again no later than this: it costs no model a turn.
@@ -100,7 +101,9 @@ impl Gateway {
             (Status::InputRequired, _) => Detail::Inputs(self.open_inputs(job).await?),
             (Status::Completed, _) => {
                 match read_answer(&**self.engine.store(), self.engine.artifacts(), job).await? {
-                    Some(result) => Detail::Result(dialect::without_related_task(&result)),
+                    Some(result) => {
+                        Detail::Result(modern::result(&dialect::without_related_task(&result), None, false))
+                    }
                     None => Detail::None,
                 }
             }
@@ -192,16 +195,21 @@ impl Gateway {
         let (gateway, down) = (Arc::downgrade(self), self.down.clone());
         let store = self.engine.store().clone();
         tokio::spawn(async move {
+            // Subscribed before the first look, so that nothing falls between.
             let mut changes = store.changes().of(known.handle);
-            while !known.status.is_terminal() {
+            loop {
+                let Some(gateway) = gateway.upgrade() else { return };
+                let Ok(Some(job)) = store.job(known.handle).await else { return };
+                gateway.tell_core_task(&known, &job, token.as_ref()).await;
+                if job.status.is_terminal() {
+                    return;
+                }
+                known = job;
+                drop(gateway);
                 tokio::select! {
                     () = changes.changed() => {}
                     () = down.closed() => return,
                 }
-                let Some(gateway) = gateway.upgrade() else { return };
-                let Ok(Some(job)) = store.job(known.handle).await else { return };
-                gateway.tell_core_task(&known, &job, token.as_ref()).await;
-                known = job;
             }
         });
     }
@@ -294,7 +302,12 @@ impl Gateway {
 
     /// Waits for the end as long as it takes, and meanwhile asks the client what the task asks.
     async fn core_task_result(self: &Arc<Self>, params: &Fields, open: &OpenCall) -> Result<Answer, Wrong> {
-        let mut job = self.task(params).await?;
+        let handle = self.task(params).await?.handle;
+        let store = &**self.engine.store();
+        // Subscribed before the first look, so that nothing falls between.
+        let mut changes = store.changes().of(handle);
+        let gone = || invalid(&format!("there is no task {handle} any more"));
+        let mut job = store.job(handle).await?.ok_or_else(gone)?;
         let mut asked: Vec<String> = Vec::new();
         let mut asking = tokio::task::JoinSet::new();
         while !job.status.is_terminal() {
@@ -304,7 +317,8 @@ impl Gateway {
                     asking.spawn(self.clone().ask_about_task(input, job.clone(), open.clone_way()));
                 }
             }
-            job = self.next_state(job.handle).await?;
+            changes.changed().await;
+            job = store.job(handle).await?.ok_or_else(gone)?;
         }
         drop(asking);
         self.collect(&job);
@@ -312,22 +326,6 @@ impl Gateway {
             Answer::Result(result) => Answer::Result(dialect::with_related_task(&result, &job)),
             error => error,
         })
-    }
-
-    /// Waits until a job has changed, and returns it.
-    async fn next_state(&self, handle: Handle) -> Result<Job, Wrong> {
-        let store = &**self.engine.store();
-        let mut changes = store.changes().of(handle);
-        let look = async || {
-            let job = store.job(handle).await?;
-            job.ok_or_else(|| invalid(&format!("there is no task {handle} any more")))
-        };
-        let before = look().await?;
-        if before.status.is_terminal() {
-            return Ok(before);
-        }
-        changes.changed().await;
-        look().await
     }
 
     /// Asks the client one question of a task on the stream of its `tasks/result`, and gives the job the answer.
