@@ -16,6 +16,7 @@ use meanwhile_mcp::rules::duration;
 use meanwhile_mcp::upstream::Launch;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::config;
@@ -65,8 +66,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 
-    /// How long running jobs are finished after a signal to end; what is not done by then, and is safe to repeat, is left to the
-    /// next start
+    /// How long requests are answered and jobs finished after a signal to end, a second one ends it; what is not done by then, and
+    /// is safe to repeat, is left to the next start
     #[arg(long, env = "MEANWHILE_LINGER", value_name = "TIME", default_value = "5s", value_parser = duration)]
     linger: Duration,
 
@@ -131,32 +132,36 @@ impl Serve {
             .with_context(|| format!("cannot listen on {}; choose another --listen", self.listen))?;
         let address = listener.local_addr().context("the address that is listened on is not known")?;
         let _ = writeln!(std::io::stderr(), "listening on http://{address}");
-        self.until_told(&server, listener).await?;
+        let over = self.until_told(&server, listener).await?;
         let mut ending = JoinSet::new();
         for one in behind {
-            ending.spawn(async move { one.end(self.linger).await });
+            let over = over.clone();
+            ending.spawn(async move { one.end(&over).await });
         }
         ending.join_all().await;
         Ok(0)
     }
 
-    /// Serves until a signal asks to end, and a little longer, to answer what is on its way.
-    async fn until_told(&self, server: &Server, listener: TcpListener) -> anyhow::Result<()> {
-        let (tell, told) = tokio::sync::oneshot::channel::<()>();
-        let serving = server.serve(listener, async { drop(told.await) });
-        let too_late = async {
+    /// Serves until a signal asks to end, and a little longer, to answer what is on its way. What is returned tells when it is
+    /// too late for the jobs as well: the time to linger counts once, and a second signal ends it.
+    async fn until_told(&self, server: &Server, listener: TcpListener) -> anyhow::Result<CancellationToken> {
+        let (told, over) = (CancellationToken::new(), CancellationToken::new());
+        let (tell, late, linger) = (told.clone(), over.clone(), self.linger);
+        tokio::spawn(async move {
             let signal = asked_to_end().await;
             tracing::info!(signal, "answering what is on its way, and ending");
-            drop(tell);
+            tell.cancel();
             tokio::select! {
-                () = tokio::time::sleep(self.linger) => {}
-                _ = asked_to_end() => {}
+                () = tokio::time::sleep(linger) => {}
+                signal = asked_to_end() => tracing::info!(signal, "ending at once"),
             }
-        };
+            late.cancel();
+        });
         tokio::select! {
-            served = serving => served.context("the listener failed"),
-            () = too_late => Ok(()),
+            served = server.serve(listener, told.cancelled_owned()) => served.context("the listener failed")?,
+            () = over.cancelled() => {}
         }
+        Ok(over)
     }
 
     fn access(&self) -> anyhow::Result<Access> {

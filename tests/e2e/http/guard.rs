@@ -53,6 +53,38 @@ fn other_hosts_and_origins_are_kept_out() {
 }
 
 #[test]
+fn pages_of_allowed_origins_may_ask_and_see_what_they_need() {
+    let home = Home::new();
+    let file = token_file(&home, 0o600);
+    let served =
+        Served::fixture_in(&home, &["--token-file", &file, "--allow-origin", "https://app.example.org"]);
+    let preflight = |origin: &str| {
+        let wanted = "authorization,content-type,last-event-id,mcp-session-id,mcp-param-region";
+        let headers = [
+            ("Origin", origin),
+            ("Access-Control-Request-Method", "POST"),
+            ("Access-Control-Request-Headers", wanted),
+        ];
+        let answer = served.send("OPTIONS", "/mcp/fixture", &headers, "");
+        let said = ["origin", "methods", "headers"]
+            .map(|what| answer.header(&format!("access-control-allow-{what}")).map(str::to_owned));
+        (answer.status, said, wanted)
+    };
+    for origin in ["https://app.example.org", "http://localhost:6274"] {
+        let (status, said, wanted) = preflight(origin);
+        let allowed = [origin, "GET,POST,DELETE", wanted].map(|text| Some(text.to_owned()));
+        assert_eq!((status, said), (200, allowed));
+        // A page sees also why it is refused.
+        let refused = served.post("/mcp/fixture", &[("Origin", origin)], "{}");
+        assert_eq!((refused.status, refused.header("access-control-allow-origin")), (401, Some(origin)));
+        let exposed = refused.header("access-control-expose-headers").expect("some");
+        assert!(exposed.contains("mcp-session-id") && exposed.contains("www-authenticate"), "{exposed}");
+    }
+    let (status, said, _) = preflight("https://evil.example");
+    assert_eq!((status, said), (403, [None, None, None]));
+}
+
+#[test]
 fn a_token_is_needed_and_each_holder_sees_their_own_jobs_only() {
     let home = Home::new();
     let file = token_file(&home, 0o600);

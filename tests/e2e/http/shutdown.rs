@@ -57,3 +57,20 @@ fn what_does_not_end_in_time_is_not_lost() {
     let ended = session.call("poll_result", &json!({"handle": safe, "wait_ms": 25000}));
     assert_eq!(text(&ended), "slept 1000 ms", "what is safe to repeat was run again");
 }
+
+#[test]
+fn a_second_signal_does_not_wait_for_jobs() {
+    let home = Home::new();
+    let served = Served::fixture_in(&home, &["-v", "--linger", "1h", "--inline-budget", "30ms"]);
+    let session = served.session(PATH, None, "2025-11-25");
+    let gate = Gate::new(&home, "gate");
+    let handle = session.call("gate", &gate.arguments())["structuredContent"]["handle"].clone();
+    tell(&served, "-INT");
+    served.process.wait_stderr("answering what is on its way");
+    tell(&served, "-INT");
+    assert!(served.process.wait_exit().success());
+    let next = Served::fixture_in(&home, &[]);
+    let session = next.session(PATH, None, "2025-11-25");
+    let ended = session.call("poll_result", &json!({"handle": handle}));
+    assert_eq!(ended["structuredContent"]["reason"], "interrupted", "{ended}");
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::{Json, Store};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::access::Principal;
 use crate::gateway::{Gateway, ReplyTo, Settings};
@@ -130,12 +131,14 @@ impl OneServer {
         Shared { gateway, conversation, began: Instant::now(), used: Instant::now() }
     }
 
-    /// Ends every gateway: their jobs are finished for as long as `linger`, then interrupted.
-    pub async fn end(&self, linger: Duration) {
+    /// Ends every gateway: their jobs are finished until it is `over`, then interrupted.
+    pub async fn end(&self, over: &CancellationToken) {
         let gateways: Vec<_> = lock(&self.gateways).iter().filter_map(Weak::upgrade).collect();
         let ending = gateways.into_iter().map(|gateway| async move {
-            if tokio::time::timeout(linger, gateway.drain()).await.is_err() {
-                gateway.interrupt().await;
+            tokio::select! {
+                biased;
+                () = gateway.drain() => {}
+                () = over.cancelled() => gateway.interrupt().await,
             }
             gateway.stop_upstream().await;
         });

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`endpoint`] | what stands behind a path? |
 //! | [`guard`] | which hosts and origins may be named? |
+//! | [`cors`] | what may pages of those origins do? |
 //! | [`access`], [`oauth`] | who asks? |
 //! | [`modern`], [`headers`] | how is a request answered that stands for itself? |
 //! | [`legacy`], [`session`], [`streams`] | how is one that belongs to a session? |
@@ -11,6 +12,7 @@
 //! | [`sse`] | how does a message go out? |
 
 mod access;
+mod cors;
 mod endpoint;
 mod guard;
 mod headers;
@@ -33,6 +35,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::serve::ListenerExt;
@@ -133,6 +136,8 @@ impl Server {
             .route(&format!("{}/mcp", oauth::METADATA), get(metadata))
             .route(&format!("{}/mcp/{{name}}", oauth::METADATA), get(metadata))
             .fallback(nothing)
+            .layer(cors::layer())
+            .layer(from_fn_with_state(self.0.clone(), guarded))
             .with_state(self.0.clone());
         // A message is whole when it is written: nothing is gained by holding it back.
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
@@ -146,6 +151,14 @@ impl Server {
             shared.sessions.stop_listening();
         };
         axum::serve(listener, router).with_graceful_shutdown(ended).await
+    }
+}
+
+/// Who names a host or an origin that is not allowed learns nothing, nor what pages of others may do.
+async fn guarded(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    match shared.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -170,18 +183,10 @@ async fn named(State(shared): State<Arc<Shared>>, Path(name): Path<String>, requ
 }
 
 /// Who issues the tokens that let one in. Anybody may ask that.
-async fn metadata(
-    State(shared): State<Arc<Shared>>,
-    name: Option<Path<String>>,
-    request: Request,
-) -> Response {
+async fn metadata(State(shared): State<Arc<Shared>>, name: Option<Path<String>>) -> Response {
     let place = name.map(|Path(name)| name).unwrap_or_default();
-    let head = shared.guard.check(request.uri(), request.headers());
-    match (head, &shared.access.oauth) {
-        (Err(refusal), _) => refusal.into_response(),
-        (Ok(()), Some(oauth)) if shared.endpoints.contains_key(&place) => {
-            sse::json(oauth.metadata(&place).to_string())
-        }
+    match &shared.access.oauth {
+        Some(oauth) if shared.endpoints.contains_key(&place) => sse::json(oauth.metadata(&place).to_string()),
         _ => nothing().await,
     }
 }
@@ -198,7 +203,6 @@ impl Shared {
 
     async fn answer(self: &Arc<Self>, name: &str, request: Request) -> Result<Response, Refusal> {
         let (head, body) = request.into_parts();
-        self.guard.check(&head.uri, &head.headers)?;
         let who = self.access.principal(&head.headers, name).await?;
         let endpoint = self.endpoints.get(name).ok_or_else(|| {
             let why = format!("there is no server `{name}` here");
