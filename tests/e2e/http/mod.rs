@@ -1,9 +1,11 @@
 //! `meanwhile serve`, over real sockets.
 
+mod config;
 mod guard;
 mod hub;
 mod legacy;
 mod modern;
 mod oauth;
+mod replicas;
 mod shutdown;
 mod web;

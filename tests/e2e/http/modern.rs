@@ -15,7 +15,7 @@ pub(super) fn meta(version: &str) -> Value {
 }
 
 /// A request whose headers fit its body, but for those that are given.
-fn ask(served: &Served, method: &str, params: &Value, headers: &[(&str, &str)]) -> Answer {
+pub(super) fn ask(served: &Served, method: &str, params: &Value, headers: &[(&str, &str)]) -> Answer {
     let version = params["_meta"]["io.modelcontextprotocol/protocolVersion"].as_str().unwrap_or(VERSION);
     let mut all = vec![("MCP-Protocol-Version", version), ("Mcp-Method", method)];
     if let Some(name) =
@@ -103,7 +103,7 @@ fn there_is_nothing_but_post_and_one_message_at_a_time() {
 }
 
 /// The parameters of a call of a tool, by a client that can do this.
-fn call(tool: &str, arguments: &Value, capabilities: &Value) -> Value {
+pub(super) fn call(tool: &str, arguments: &Value, capabilities: &Value) -> Value {
     let mut meta = meta(VERSION);
     meta["io.modelcontextprotocol/clientCapabilities"] = capabilities.clone();
     meta["progressToken"] = json!("p");

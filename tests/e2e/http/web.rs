@@ -26,8 +26,13 @@ impl Served {
     }
 
     pub(crate) fn start(home: &Home, servers: &Value, extra: &[&str]) -> Served {
-        let config = home.path("mcp.json");
-        std::fs::write(&config, json!({"mcpServers": servers}).to_string()).expect("the file is written");
+        Served::configured(home, "mcp.json", &json!({"mcpServers": servers}).to_string(), extra)
+    }
+
+    /// With a configuration that says exactly this.
+    pub(crate) fn configured(home: &Home, file: &str, text: &str, extra: &[&str]) -> Served {
+        let config = home.path(file);
+        std::fs::write(&config, text).expect("the file is written");
         let config = config.to_str().expect("the path is UTF-8");
         let args = [&[meanwhile(), "serve", "--config", config, "--listen", "127.0.0.1:0"], extra].concat();
         let process = Client::spawn_in(home, &args, &[]);
