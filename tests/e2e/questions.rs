@@ -36,11 +36,10 @@ fn a_job_that_asks_is_answered_by_the_client_that_can_or_by_the_agent_whoever_is
     let handle = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
     let asked = client.next_request("elicitation/create");
     client.respond(&asked["id"], json!({"action": "accept", "content": {"colour": "blue"}}));
-    let polled = client.poll("the result", || {
+    client.poll("the result", || {
         let polled = client.call("poll_result", json!({"handle": handle}));
         text(&polled).contains("blue").then_some(())
     });
-    let () = polled;
     let handle = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
     let asked = client.next_request("elicitation/create");
     let answered = client.call("answer_job", json!({"handle": handle, "answers": {"q1": {"colour": "red"}}}));

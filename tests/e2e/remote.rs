@@ -50,11 +50,11 @@ fn a_server_over_http_is_wrapped_like_a_process() {
     let client = wrap(&server.url, &[]);
     let hello = client.initialize();
     assert!(hello["serverInfo"]["name"].is_string(), "{hello}");
-    let list = client.request("tools/list", json!({})).unwrap();
+    let list = client.request("tools/list", json!({})).expect("as the test has it");
     assert!(crate::client::tool_names(&list).contains(&"test_custom_header"));
     assert!(!text(&client.call("test_simple_text", json!({}))).is_empty());
     let id = client.start_call("test_tool_with_progress", json!({}));
-    client.wait_response(id).unwrap();
+    client.wait_response(id).expect("as the test has it");
     assert_eq!(client.take_notifications("notifications/progress").len(), 3);
     client.close_stdin();
     assert!(client.wait_exit().success());
@@ -69,19 +69,19 @@ fn a_question_of_a_modern_server_over_http_is_answered() {
     let id = client.start_call("test_input_required_result_elicitation", json!({}));
     let asked = client.next_request("elicitation/create");
     client.respond(&asked["id"], json!({"action": "accept", "content": {"name": "Ada"}}));
-    let answer = client.wait_response(id).unwrap();
+    let answer = client.wait_response(id).expect("as the test has it");
     assert!(text(&answer).contains("Ada"), "{answer}");
 }
 
 #[test]
 fn a_server_that_is_not_there_says_so() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/mcp", free.local_addr().unwrap());
+    let free = TcpListener::bind("127.0.0.1:0").expect("as the test has it");
+    let url = format!("http://{}/mcp", free.local_addr().expect("as the test has it"));
     drop(free);
     let client = wrap(&url, &[]);
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}});
-    let error = client.request("initialize", params).unwrap_err();
-    assert!(error["message"].as_str().unwrap().contains("cannot be reached"), "{error}");
+    let error = client.request("initialize", params).expect_err("as the test has it");
+    assert!(error["message"].as_str().expect("as the test has it").contains("cannot be reached"), "{error}");
 }
 
 /// One request as a scripted server sees it.
@@ -134,12 +134,12 @@ fn serve(
     asked.body = serde_json::from_slice(&body).unwrap_or_default();
     let before = seen
         .lock()
-        .unwrap()
+        .expect("as the test has it")
         .iter()
         .filter(|earlier| earlier.method == asked.method && earlier.body["method"] == asked.body["method"])
         .count();
     let (status, more, body) = answer(&asked, before);
-    seen.lock().unwrap().push(asked);
+    seen.lock().expect("as the test has it").push(asked);
     let head = format!("HTTP/1.1 {status} Told\r\nconnection: close\r\n{more}\r\n{body}");
     let _ = reader.get_mut().write_all(head.as_bytes());
 }
@@ -178,16 +178,16 @@ fn a_session_that_has_ended_is_made_anew_and_nobody_notices() {
         });
     let client = wrap(&url, &["--header", "Authorization=Bearer t0ken", "--name", "far"]);
     client.initialize();
-    assert_eq!(client.request("x/any", json!({})).unwrap()["method"], "x/any");
+    assert_eq!(client.request("x/any", json!({})).expect("as the test has it")["method"], "x/any");
     client.close_stdin();
     assert!(client.wait_exit().success());
-    let seen = seen.lock().unwrap();
+    let seen = seen.lock().expect("as the test has it");
     let told = |asked: &Asked| asked.body["method"].as_str().unwrap_or(&asked.method).to_owned();
     assert!(seen.iter().all(|asked| asked.header("authorization") == Some("Bearer t0ken")));
     let again = seen.iter().skip_while(|asked| told(asked) != "x/any").map(told);
     let again: Vec<String> = again.filter(|method| method != "GET" && method != "tools/list").collect();
     assert_eq!(again, ["x/any", "initialize", "notifications/initialized", "x/any", "DELETE"]);
-    let last = seen.iter().rfind(|asked| told(asked) == "x/any").unwrap();
+    let last = seen.iter().rfind(|asked| told(asked) == "x/any").expect("as the test has it");
     assert_eq!(last.header("mcp-session-id"), Some("session-1"));
     assert_eq!(last.header("mcp-protocol-version"), Some("2025-06-18"));
 }
@@ -202,8 +202,7 @@ fn a_broken_stream_is_taken_up_again_where_it_broke() {
         }
         ("GET", _) => match asked.header("last-event-id").and_then(|id| id.strip_suffix("-first")) {
             Some(id) => {
-                let answer =
-                    json!({"jsonrpc": "2.0", "id": id.parse::<u64>().unwrap(), "result": {"resumed": true}});
+                let answer = json!({"jsonrpc": "2.0", "id": id.parse::<u64>().expect("as the test has it"), "result": {"resumed": true}});
                 (200, STREAM.to_owned(), format!("id: second\ndata: {answer}\n\n"))
             }
             None => (405, String::new(), String::new()),
@@ -212,7 +211,7 @@ fn a_broken_stream_is_taken_up_again_where_it_broke() {
     });
     let client = wrap(&url, &[]);
     client.initialize();
-    assert_eq!(client.request("x/any", json!({})).unwrap()["resumed"], true);
+    assert_eq!(client.request("x/any", json!({})).expect("as the test has it")["resumed"], true);
 }
 
 /// What the client is told when the server answers everything so.
@@ -220,8 +219,8 @@ fn refusal(status: u16, headers: &'static str, body: &'static str) -> String {
     let (url, _) = scripted(move |_, _| (status, headers.to_owned(), body.to_owned()));
     let client = wrap(&url, &["--header", "Authorization: t0ken"]);
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}});
-    let error = client.request("initialize", params).unwrap_err();
-    error["message"].as_str().unwrap().to_owned()
+    let error = client.request("initialize", params).expect_err("as the test has it");
+    error["message"].as_str().expect("as the test has it").to_owned()
 }
 
 #[test]
@@ -235,8 +234,8 @@ fn a_refusal_is_told_and_no_other_place_is_followed() {
 #[test]
 fn the_old_transport_is_spoken_too() {
     let streams: Arc<Mutex<Vec<std::sync::mpsc::Sender<String>>>> = Arc::default();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/sse", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("as the test has it");
+    let url = format!("http://{}/sse", listener.local_addr().expect("as the test has it"));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let streams = streams.clone();
@@ -246,12 +245,15 @@ fn the_old_transport_is_spoken_too() {
     let client = wrap(&url, &["--sse"]);
     let hello = client.initialize();
     assert_eq!(hello["serverInfo"]["name"], "old");
-    assert_eq!(client.request("x/any", json!({"a": 1})).unwrap()["echo"], json!({"a": 1}));
+    assert_eq!(
+        client.request("x/any", json!({"a": 1})).expect("as the test has it")["echo"],
+        json!({"a": 1})
+    );
 }
 
 /// One stream for all answers, and a place for messages that it names first.
 fn old_transport(stream: TcpStream, streams: &Mutex<Vec<std::sync::mpsc::Sender<String>>>) {
-    let mut out = stream.try_clone().unwrap();
+    let mut out = stream.try_clone().expect("as the test has it");
     let (sender, answers) = std::sync::mpsc::channel();
     let answer = |asked: &Asked, _: usize| {
         if asked.method == "GET" {
@@ -265,18 +267,19 @@ fn old_transport(stream: TcpStream, streams: &Mutex<Vec<std::sync::mpsc::Sender<
         };
         if !asked.body["id"].is_null() {
             let line = json!({"jsonrpc": "2.0", "id": asked.body["id"], "result": result}).to_string();
-            streams.lock().unwrap()[0].send(line).unwrap();
+            streams.lock().expect("as the test has it")[0].send(line).expect("as the test has it");
         }
         (202, String::new(), "Accepted".to_owned())
     };
     let mut first = [0; 3];
-    stream.peek(&mut first).unwrap();
+    stream.peek(&mut first).expect("as the test has it");
     if &first != b"GET" {
         return serve(stream, &answer, &Mutex::default());
     }
-    streams.lock().unwrap().push(sender);
-    write!(out, "HTTP/1.1 200 OK\r\n{STREAM}\r\nevent: endpoint\ndata: /messages?id=1\n\n").unwrap();
+    streams.lock().expect("as the test has it").push(sender);
+    write!(out, "HTTP/1.1 200 OK\r\n{STREAM}\r\nevent: endpoint\ndata: /messages?id=1\n\n")
+        .expect("as the test has it");
     for answer in answers {
-        write!(out, "event: message\ndata: {answer}\n\n").unwrap();
+        write!(out, "event: message\ndata: {answer}\n\n").expect("as the test has it");
     }
 }
