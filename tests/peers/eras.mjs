@@ -13,6 +13,7 @@ import { Client as LegacyClient } from '@modelcontextprotocol/sdk/client/index.j
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import {
+  CallToolResultSchema,
   ElicitRequestSchema,
   ResultSchema,
   TaskStatusNotificationSchema,
@@ -20,6 +21,7 @@ import {
 
 import { listening } from '../conformance/processes.mjs';
 import { everything, meanwhile } from './harness.mjs';
+import { Lines } from './lines.mjs';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const ROOT = resolve(HERE, '../..');
@@ -89,6 +91,31 @@ export class Stage {
     return new URL('/mcp/upstream', server.url).href;
   }
 
+  /** Where the gateway is for a client that reaches it over `transport`: a URL, or the command to start. */
+  async behind(transport, upstream) {
+    if (transport === 'HTTP') return this.served(upstream);
+    const server = upstream.url ? ['--url', upstream.url] : ['--', upstream.command, ...upstream.args];
+    return [meanwhile(), 'wrap', '--no-linger', ...server];
+  }
+
+  /** A modern client without an SDK, which would not know what tasks answer. */
+  raw(where) {
+    if (!Array.isArray(where)) {
+      const gone = new AbortController();
+      this.ends(() => gone.abort());
+      return {
+        dispatch: (request, options) => dispatch(where, request, options),
+        listen: (notifications) => listen(where, notifications, gone.signal),
+      };
+    }
+    const lines = new Lines(where, this.#env());
+    this.ends(() => lines.end());
+    return {
+      dispatch: (request) => lines.dispatch(request),
+      listen: (notifications) => lines.listen(notifications, meta()),
+    };
+  }
+
   /** The command of a server, from this seat. */
   command(seat, command) {
     return seat === 'served' ? [meanwhile(), 'wrap', '--no-linger', '--', ...command] : command;
@@ -137,20 +164,24 @@ export class Stage {
   }
 
   /** The official client of both eras, and the task session of `ext-tasks` on it. */
-  async modern(url, { mode = 'auto', onInputRequest } = {}) {
-    const { Client, StreamableHTTPClientTransport: Transport } = await import('@modelcontextprotocol/client');
+  async modern(where, { mode = 'auto', onInputRequest } = {}) {
+    const { Client, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
+    const { StdioClientTransport } = await import('@modelcontextprotocol/client/stdio');
     const capabilities = { elicitation: {}, extensions: { [TASKS]: {} } };
     const client = new Client(INFO, { capabilities, versionNegotiation: { mode } });
-    await client.connect(new Transport(new URL(url)));
+    const transport = Array.isArray(where)
+      ? new StdioClientTransport({ command: where[0], args: where.slice(1), env: this.#env(), stderr: 'ignore' })
+      : new StreamableHTTPClientTransport(new URL(where));
+    await client.connect(transport);
     this.ends(() => client.close());
-    return { client, tasks: () => this.#taskSession(client, url, capabilities, onInputRequest) };
+    return { client, tasks: () => this.#taskSession(client, where, capabilities, onInputRequest) };
   }
 
-  async #taskSession(client, url, clientCapabilities, onInputRequest) {
+  async #taskSession(client, where, clientCapabilities, onInputRequest) {
     const { createTaskSessionFromClient } = await import('@modelcontextprotocol/ext-tasks/client');
     const session = createTaskSessionFromClient(client, {
       endpointId: 'peer-tests',
-      rawDispatch: (request, options) => dispatch(url, request, options),
+      rawDispatch: this.raw(where).dispatch,
       v2RequestFraming: { protocolVersion: '2026-07-28', clientInfo: INFO, clientCapabilities },
       ...(onInputRequest && { onInputRequest }),
     });
@@ -183,17 +214,33 @@ export class Stage {
 /** Stands for server-everything, whose transport is no option but an argument. */
 export const EVERYTHING = everything();
 
+/** The text of a tool's answer. */
+export const said = (result) => result.content?.map(({ text }) => text).join('\n');
+
+/** A call as the SDK drives a task, and everything that came of it. */
+export async function streamed(client, name, args, { ttl = 60_000, ...more } = {}) {
+  const stream = client.experimental.tasks.callToolStream({ name, arguments: args }, CallToolResultSchema, {
+    task: { ttl },
+    ...more,
+  });
+  const messages = [];
+  for await (const message of stream) messages.push(message);
+  const { task } = messages.find(({ type }) => type === 'taskCreated') ?? {};
+  const last = messages.at(-1);
+  return { taskId: task?.taskId, messages, result: last.result, error: last.error };
+}
+
 let lastId = 1_000_000;
 
 /** A modern request over HTTP, without an SDK, which would not know what tasks answer. */
-export async function dispatch(url, request, { signal, context } = {}) {
+async function dispatch(url, request, { signal, context } = {}) {
   const response = await post(url, { jsonrpc: '2.0', id: (lastId += 1), ...request }, { signal, headers: context?.headers });
   const text = await response.text();
   const message = text.startsWith('{') ? JSON.parse(text) : [...events(text)].at(-1);
   return message.error ? { kind: 'error', error: message.error } : { kind: 'result', result: message.result };
 }
 
-export function post(url, message, { signal, headers = {} } = {}) {
+function post(url, message, { signal, headers = {} } = {}) {
   const all = new Headers({
     'Content-Type': 'application/json',
     Accept: 'application/json, text/event-stream',
@@ -222,7 +269,7 @@ function* events(text) {
 }
 
 /** What comes on the stream of a `subscriptions/listen`, one message after the other. */
-export async function* listen(url, notifications, signal) {
+async function* listen(url, notifications, signal) {
   const message = { jsonrpc: '2.0', id: (lastId += 1), method: 'subscriptions/listen', params: { notifications, _meta: meta() } };
   const response = await post(url, message, { signal });
   let rest = '';

@@ -3,12 +3,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
-import { conformanceUpstream, EVERYTHING, SEATS, Stage, tooOld } from './eras.mjs';
+import { conformanceUpstream, EVERYTHING, said, SEATS, Stage, tooOld } from './eras.mjs';
 
 const options = { timeout: 60_000, skip: tooOld };
 const ERAS = ['legacy', 'auto', 'modern'];
 
-const said = (result) => result.content?.map(({ text }) => text).join('\n');
 /** The Inspector prints a result either bare or with what led to it. */
 const result = (printed) => printed.result ?? printed;
 
