@@ -25,7 +25,7 @@ setTimeout(() => {
   process.exit(1);
 }, PATIENCE).unref();
 
-const client = scenario.startsWith('auth/') ? await Wrapped.afterLogin(url, modern) : await Wrapped.start(url, modern);
+const client = scenario.startsWith('auth/') ? await Wrapped.afterLogin(url, modern, context) : await Wrapped.start(url, modern);
 try {
   await (PARTS[scenario] ?? toolsOnce)(client);
 } finally {

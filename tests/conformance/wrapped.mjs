@@ -1,12 +1,17 @@
 // A client of `meanwhile wrap --url URL`, over stdio, in either era; as small as can be.
 
 import { spawn } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
 const CLIENT = { name: 'conformance-client', version: '1.0.0' };
 const CAPABILITIES = { elicitation: {}, sampling: {}, roots: {} };
 const MODERN = '2026-07-28';
 const LEGACY = '2025-11-25';
+
+/** The document that the suite takes for the client's own, where an authorization server takes one. */
+const CLIENT_DOCUMENT = 'https://conformance-test.local/client-metadata.json';
 
 /** The gateway's own tools, which no scenario knows. */
 const OUR_TOOLS = ['poll_result', 'list_jobs', 'control_job', 'read_result', 'answer_job'];
@@ -17,16 +22,17 @@ export function ours(tools) {
 }
 
 export class Wrapped {
-  static #children = new Set();
+  static children = new Set();
   #child;
+  #logIn;
   #modern;
   #exited;
   #waiting = new Map();
   #lastId = 0;
 
   /** A session with the gateway; in the legacy era it is initialized. */
-  static async start(url, modern) {
-    const client = new Wrapped([process.env.MEANWHILE_BIN, 'wrap', '--no-linger', '--url', url], modern);
+  static async start(url, modern, logIn) {
+    const client = new Wrapped([process.env.MEANWHILE_BIN, 'wrap', '--no-linger', '--url', url], modern, logIn);
     if (modern) {
       await client.request('server/discover');
     } else {
@@ -36,27 +42,20 @@ export class Wrapped {
     return client;
   }
 
-  /** As `start`, once the gateway has a token: whatever page it sends the user to is opened here. */
-  static async afterLogin(url, modern) {
-    const args = ['login', '--url', url, '--no-browser'];
-    const login = spawn(process.env.MEANWHILE_BIN, args, { stdio: ['ignore', 'pipe', 'pipe'] });
-    Wrapped.#children.add(login);
-    for (const stream of [login.stdout, login.stderr]) {
-      createInterface({ input: stream }).on('line', (line) => {
-        process.stderr.write(`${line}\n`);
-        const page = /https?:\S+[?&]response_type=\S+/.exec(line)?.[0];
-        // The authorization server answers with a redirection to the gateway, which is followed.
-        if (page) fetch(page).catch((error) => console.error(error.message));
-      });
-    }
-    await new Promise((over) => login.once('exit', over));
-    return Wrapped.start(url, modern);
+  /**
+   * As `start`, once the gateway has a token; and when it says that another login is needed, there is one, once. `context` may
+   * name a client that is registered.
+   */
+  static async afterLogin(url, modern, context) {
+    await logIn(url, context);
+    return Wrapped.start(url, modern, () => logIn(url, context));
   }
 
-  constructor([command, ...args], modern) {
+  constructor([command, ...args], modern, logIn) {
     this.#modern = modern;
+    this.#logIn = logIn;
     this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-    Wrapped.#children.add(this.#child);
+    Wrapped.children.add(this.#child);
     this.#exited = new Promise((over) => this.#child.once('exit', over));
     this.#child.stdin.on('error', () => {});
     createInterface({ input: this.#child.stdout })
@@ -67,7 +66,7 @@ export class Wrapped {
   }
 
   static killAll() {
-    for (const child of Wrapped.#children) child.kill('SIGKILL');
+    for (const child of Wrapped.children) child.kill('SIGKILL');
   }
 
   async tools() {
@@ -92,7 +91,19 @@ export class Wrapped {
     });
   }
 
-  request(method, params = {}) {
+  async request(method, params = {}) {
+    try {
+      return await this.#ask(method, params);
+    } catch (error) {
+      const logIn = this.#logIn;
+      if (!logIn || !error.message.includes('run: meanwhile login')) throw error;
+      this.#logIn = undefined;
+      await logIn();
+      return this.request(method, params);
+    }
+  }
+
+  #ask(method, params) {
     const id = ++this.#lastId;
     const meta = {
       'io.modelcontextprotocol/protocolVersion': MODERN,
@@ -122,6 +133,31 @@ export class Wrapped {
     if (message.error) waiting?.reject(new Error(`${message.error.code} ${message.error.message}`));
     else waiting?.fulfil(message.result);
   }
+}
+
+/** Runs `meanwhile login`; whatever page it sends the user to is opened here. */
+async function logIn(url, { client_id: id, client_secret: secret }) {
+  const args = ['login', '--url', url, '--no-browser', '--client-metadata-url', CLIENT_DOCUMENT];
+  if (id) args.push('--client-id', id);
+  if (secret) args.push('--client-secret-file', secretFile(secret));
+  const login = spawn(process.env.MEANWHILE_BIN, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  Wrapped.children.add(login);
+  for (const stream of [login.stdout, login.stderr]) {
+    createInterface({ input: stream }).on('line', (line) => {
+      process.stderr.write(`${line}\n`);
+      const page = /https?:\S+[?&]response_type=\S+/.exec(line)?.[0];
+      // The authorization server answers with a redirection to the gateway, which is followed.
+      if (page) fetch(page).catch((error) => console.error(error.message));
+    });
+  }
+  await new Promise((over) => login.once('exit', over));
+}
+
+function secretFile(secret) {
+  mkdirSync(process.env.MEANWHILE_STATE_DIR, { recursive: true });
+  const file = join(process.env.MEANWHILE_STATE_DIR, 'client-secret');
+  writeFileSync(file, secret, { mode: 0o600 });
+  return file;
 }
 
 /** What a user who takes every default would say. */

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use meanwhile_mcp::revision::Era;
 use meanwhile_mcp::rules::{Face, Rule, duration};
 use meanwhile_mcp::upstream::{Launch, Target};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -19,6 +20,8 @@ const TABLES: [&str; 3] = ["mcpServers", "mcp_servers", "servers"];
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) launch: Launch,
+    /// How to log in there.
+    pub(crate) oauth: Oauth,
     /// What the file says of its calls; the rest is as the command line has it.
     pub(crate) mode: Option<Face>,
     pub(crate) tools: Vec<Rule>,
@@ -26,6 +29,18 @@ pub(crate) struct Server {
     pub(crate) timeout: Option<Duration>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) max_running: Option<u16>,
+}
+
+/// What a login at a server needs, as clients write it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Oauth {
+    pub(crate) client_id: Option<String>,
+    pub(crate) client_secret_file: Option<PathBuf>,
+    pub(crate) client_metadata_url: Option<String>,
+    pub(crate) callback_port: Option<u16>,
+    /// With spaces between them.
+    pub(crate) scopes: Option<String>,
 }
 
 /// Reads the servers of a file.
@@ -81,6 +96,7 @@ impl Entry<'_> {
                 target: self.target()?,
                 era: self.parse("era", era)?.flatten(),
             },
+            oauth: self.take("oauth")?.unwrap_or_default(),
             mode: self.parse("mode", |text: &str| text.parse())?,
             tools: self.tools()?,
             inline_budget: self.parse("inlineBudget", duration)?,
@@ -118,7 +134,7 @@ impl Entry<'_> {
                     bail!("field `url`: must begin with http:// or https://");
                 }
                 let legacy_sse = kind.as_deref() == Some("sse");
-                Ok(Target::Remote { url, headers: self.pairs("headers")?, legacy_sse })
+                Ok(Target::Remote { url, headers: self.pairs("headers")?, legacy_sse, login: None })
             }
             (_, Some(_), Some(_)) => bail!("field `url`: a server has a `command` or a `url`, not both"),
             (_, None, None) => bail!("field `command`: missing, and so is `url`; give one of them"),
@@ -240,6 +256,9 @@ fn typed<T: DeserializeOwned>(field: &str, value: Value) -> anyhow::Result<T> {
             "env" | "headers" => "an object of strings",
             "tools" => "a list of rules, or an object of patterns and settings",
             "disabled" | "enabled" => "true or false",
+            "oauth" => {
+                "an object with `clientId`, `clientSecretFile`, `clientMetadataUrl`, `callbackPort` (a number) and `scopes`"
+            }
             "maxRunning" => "a whole number below 65536",
             _ => "a string",
         };
@@ -267,7 +286,8 @@ mod tests {
         let read = all(json!({"mcpServers": {
             "files": {"command": "npx", "args": ["-y", "${PACKAGE:-server-files}"], "env": {"KEY": "${TOKEN}"}, "cwd": "/srv",
                 "mode": "handle", "tools": {"get_*": "inline"}, "inlineBudget": "5s", "maxRunning": 2, "era": "legacy"},
-            "far": {"type": "streamable-http", "url": "https://example.com/mcp", "headers": {"Authorization": "Bearer ${env:TOKEN}"}, "timeout": 60},
+            "far": {"type": "streamable-http", "url": "https://example.com/mcp", "headers": {"Authorization": "Bearer ${env:TOKEN}"}, "timeout": 60,
+                "oauth": {"clientId": "me", "callbackPort": 8080, "scopes": "a b"}},
             "old": {"type": "sse", "url": "http://127.0.0.1:1/sse", "tools": ["x=handle"]},
             "off": {"command": "x", "disabled": true},
         }}))
@@ -278,6 +298,10 @@ mod tests {
             panic!("remote")
         };
         assert_eq!(headers[0].1, "Bearer s3cret");
+        assert_eq!(
+            (read[0].oauth.client_id.as_deref(), read[0].oauth.callback_port),
+            (Some("me"), Some(8080))
+        );
         let Target::Process { args, env, .. } = &read[1].launch.target else { panic!("process") };
         assert_eq!((args[1].as_str(), env[0].1.as_str()), ("server-files", "s3cret"));
         assert!(read[1].launch.era == Some(Era::Legacy) && read[1].tools.len() == 1);
@@ -302,6 +326,7 @@ mod tests {
             (json!({"command": "x", "env": {"A": "${NOPE}"}}), "field `env`: the environment variable NOPE"),
             (json!({"url": "ftp://x"}), "field `url`"),
             (json!({"type": "http", "command": "x"}), "field `type`"),
+            (json!({"url": "https://x", "oauth": {"callbackPort": "8080"}}), "field `oauth`"),
             (json!({"command": "x", "mode": "now"}), "field `mode`: `now`"),
             (json!({"command": "x", "tools": ["x"]}), "field `tools`"),
             (json!({"command": "x", "maxRunning": 0}), "field `maxRunning`"),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`wrap`] | `meanwhile wrap -- SERVER…`: an MCP server that fronts another one |
 //! | [`serve`] | `meanwhile serve`: MCP servers behind streamable HTTP |
+//! | [`login`] | `meanwhile login`, `logout`: tokens for servers elsewhere |
 //! | [`jobs`] | `meanwhile jobs …`: look at jobs and control them, from any terminal |
 //! | [`demo`] | `meanwhile demo`: what it does, shown in half a minute |
 //! | [`calls`] | how calls are treated, wherever a server is fronted |
@@ -20,6 +21,7 @@ mod detach;
 #[path = "attached.rs"]
 mod detach;
 mod jobs;
+mod login;
 mod remote;
 mod serve;
 mod state;
@@ -63,6 +65,10 @@ enum Command {
     Wrap(wrap::Wrap),
     /// Put MCP servers behind streamable HTTP, for many clients at once
     Serve(serve::Serve),
+    /// Log in at an MCP server elsewhere that wants it, in a browser
+    Login(Box<login::Login>),
+    /// Forget a login
+    Logout(login::Logout),
     /// Look at jobs and control them, while wrappers run or afterwards
     Jobs(jobs::Jobs),
     /// See what it does, in half a minute, without a network or a key
@@ -129,6 +135,8 @@ fn run(command: Command, leash: &mut Option<Leash>) -> anyhow::Result<u8> {
         match command {
             Command::Wrap(wrap) => wrap.run(leash).await,
             Command::Serve(serve) => serve.run().await,
+            Command::Login(login) => login.run().await,
+            Command::Logout(logout) => logout.run().await,
             Command::Jobs(jobs) => jobs.run().await,
             Command::Demo(demo) => demo.run().await,
             Command::DemoServer => demo::serve().await,

@@ -4,6 +4,9 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use meanwhile_mcp::upstream::Target;
 
+use crate::login;
+use crate::state::State;
+
 /// Where a server is that runs by itself.
 #[derive(Debug, Args)]
 pub(crate) struct Remote {
@@ -37,17 +40,18 @@ fn header(text: &str) -> Result<Header, String> {
 
 impl Remote {
     /// The server at the URL, and its name, if a URL was given.
-    pub(crate) fn target(&self) -> anyhow::Result<Option<(String, Target)>> {
+    pub(crate) fn target(&self, state: &State) -> anyhow::Result<Option<(String, Target)>> {
         let Some(url) = &self.url else { return Ok(None) };
         let host = host(url).with_context(|| format!("--url: `{}` is no URL", cut(url)))?;
         let headers = self.headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
-        Ok(Some((host, Target::Remote { url: url.clone(), headers, legacy_sse: self.sse })))
+        let login = Some(login::for_requests(state, url, &format!("--url {}", cut(url)))?);
+        Ok(Some((host, Target::Remote { url: url.clone(), headers, legacy_sse: self.sse, login })))
     }
 }
 
 /// A URL without what may be a secret in it.
 fn cut(url: &str) -> &str {
-    url.split(['?', '@']).next().unwrap_or_default()
+    url.split(['?', '#', '@']).next().unwrap_or_default()
 }
 
 /// The host of a URL, with its port if it has one of its own.

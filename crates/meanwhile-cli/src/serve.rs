@@ -13,13 +13,14 @@ use meanwhile_mcp::gateway::Settings;
 use meanwhile_mcp::http::{Access, Endpoint, Guard, Limits, OAuth, OneServer, Principal, Server, Tokens};
 use meanwhile_mcp::hub::Hub;
 use meanwhile_mcp::rules::duration;
-use meanwhile_mcp::upstream::Launch;
+use meanwhile_mcp::upstream::{Launch, Target};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::calls::Calls;
 use crate::config;
+use crate::login;
 use crate::state::State;
 use crate::wrap::{asked_to_end, survive_size_limits};
 
@@ -102,7 +103,10 @@ impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<u8> {
         survive_size_limits();
         let access = self.access()?;
-        let servers = config::read(&self.config)?;
+        let mut servers = config::read(&self.config)?;
+        for server in &mut servers {
+            self.know_login(&mut server.launch)?;
+        }
         let (store, artifacts) = self.state.open()?;
         let mut behind: Vec<Arc<OneServer>> = Vec::new();
         let mut members = Vec::new();
@@ -140,6 +144,15 @@ impl Serve {
         }
         ending.join_all().await;
         Ok(0)
+    }
+
+    /// The login at a server elsewhere, which its user may make at any time.
+    fn know_login(&self, launch: &mut Launch) -> anyhow::Result<()> {
+        if let Target::Remote { url, login, .. } = &mut launch.target {
+            let which = format!("{} --config {}", launch.name, self.config.display());
+            *login = Some(login::for_requests(&self.state, url, &which)?);
+        }
+        Ok(())
     }
 
     /// Serves until a signal asks to end, and a little longer, to answer what is on its way. What is returned tells when it is
@@ -235,7 +248,7 @@ fn user() -> String {
 }
 
 /// A file of secrets is for its owner only.
-fn check_private(file: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_private(file: &Path) -> anyhow::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

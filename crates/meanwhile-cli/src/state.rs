@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::{Store, SystemClock};
+use meanwhile_mcp::oauth::Vault;
 use meanwhile_sqlite::SqliteStore;
 
 /// The store's file.
@@ -26,6 +27,11 @@ impl State {
         let folder = self.folder()?;
         let store = SqliteStore::new(folder.join(FILE), Arc::new(SystemClock));
         Ok((Arc::new(store), Artifacts::new(folder.join("artifacts"))))
+    }
+
+    /// Where logins are kept.
+    pub(crate) fn vault(&self) -> anyhow::Result<Vault> {
+        Ok(Vault::new(self.folder()?.join("credentials")))
     }
 
     fn folder(&self) -> anyhow::Result<PathBuf> {

@@ -120,7 +120,7 @@ impl Wrap {
     }
 
     fn settings(&self) -> anyhow::Result<Settings> {
-        let (name, target) = match self.remote.target()? {
+        let (name, target) = match self.remote.target(&self.state)? {
             Some(remote) => remote,
             None => self.command()?,
         };

@@ -3,28 +3,31 @@
 //! Whatever the server speaks, inside it is the legacy shape: a modern server's requests are dressed, its results undressed
 //! (`modern`), and what it asks in an interim result reaches the inbox as a request (`waiters`).
 
+mod incoming;
+mod tasks;
+mod waiting;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use meanwhile_core::{Handle, Json, Progress, RunContext, Signal};
-use serde::Deserialize;
+use meanwhile_core::{Json, RunContext, Signal};
 use serde_json::json;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::watch;
 
+pub(super) use self::tasks::Kept;
+pub use self::waiting::{Reply, Waiting};
+
+use super::Inbox;
 use super::http::Http;
 use super::listen::{self, Heard};
 use super::memory::Memory;
-use super::modern::{self, Discovered, Shape};
-use super::waiters::{Cancel, Next, Open, Signs, Waiters, Whose};
-use super::{Inbox, UpstreamError};
-use crate::dialect::{RELATED_TASK, without_related_task};
-use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, UPSTREAM_GONE, to_json};
+use super::modern::{self, Discovered};
+use super::waiters::{Open, Waiters};
+use crate::message::{Answer, Fields, Id, Message, to_json};
 use crate::modern::Capabilities;
 use crate::revision::Era;
 use crate::transport::Outbound;
 
-/// Progress messages are kept up to this length, in characters. Whoever waits sees them whole.
-const MESSAGE_CHARS: usize = 1000;
 /// Marks the progress tokens that are ours.
 const TOKEN_PREFIX: &str = "meanwhile-";
 /// A call is taken back.
@@ -33,41 +36,6 @@ const CANCELLED: &str = "notifications/cancelled";
 const TASK_NEWS: [&str; 2] = ["notifications/tasks/status", "notifications/tasks"];
 /// The requests that a modern server may answer with questions.
 const MAY_ASK: [&str; 3] = ["tools/call", "prompts/get", "resources/read"];
-
-/// What came of a request.
-#[derive(Debug)]
-pub enum Reply {
-    /// The answer, and what else its envelope held.
-    Answer(Answer, Fields),
-    /// The server is gone, or what it was to answer through; the text says how.
-    Lost(String),
-}
-
-impl Reply {
-    /// The answer, where nothing else of it counts.
-    ///
-    /// # Errors
-    /// If the server was lost before it answered.
-    pub fn answer(self) -> Result<Answer, UpstreamError> {
-        match self {
-            Reply::Answer(answer, _) => Ok(answer),
-            Reply::Lost(reason) => Err(UpstreamError::Lost { reason }),
-        }
-    }
-
-    fn plain(answer: Answer) -> Reply {
-        Reply::Answer(answer, Fields::default())
-    }
-}
-
-/// A request that has been sent.
-#[derive(Debug)]
-pub struct Waiting {
-    connection: Arc<Connection>,
-    id: u64,
-    reply: oneshot::Receiver<Reply>,
-    signs: Arc<Signs>,
-}
 
 /// A request that is to be sent.
 #[derive(Default)]
@@ -366,307 +334,6 @@ impl Connection {
     }
 }
 
-/// What the server says.
-impl Connection {
-    /// Takes one message; `about` is our request that it belongs to, where the transport tells.
-    pub(super) async fn take(self: &Arc<Self>, about: Option<u64>, message: Message) {
-        let about = about.map(|sent_as| self.waiters().known_as(sent_as));
-        let Some(message) = self.take_of_task(message).await else { return };
-        match message {
-            Message::Response { id, answer, extra } if !id.is_unknown() => {
-                self.response(&id, answer, extra).await;
-            }
-            Message::Notification { ref method, ref params, .. }
-                if method == "notifications/progress" && self.progress(params.as_ref()) =>
-            {
-                // Whoever waits takes it before the next one is read, so that a burst does not outrun them.
-                tokio::task::yield_now().await;
-            }
-            Message::Notification { method, params, extra } if self.era() == Era::Modern => {
-                let (params, subscription) = modern::without_subscription(params);
-                if method == "notifications/subscriptions/acknowledged" {
-                    self.acknowledged.send_replace(subscription.unwrap_or_default());
-                } else {
-                    self.pass_in(about, Message::Notification { method, params, extra }).await;
-                }
-            }
-            message => self.pass_in(about, message).await,
-        }
-    }
-
-    /// The same, for what is said of a task that is followed: it belongs to the call that has become that task.
-    async fn take_of_task(self: &Arc<Self>, message: Message) -> Option<Message> {
-        let related = |params: &Json| -> Option<String> {
-            let meta: Fields = Fields::parse(params.get()).ok()?.read("_meta")?;
-            meta.read::<Fields>(RELATED_TASK)?.read("taskId")
-        };
-        match &message {
-            // A client knows our tasks, and none of the server's.
-            Message::Notification { method, params, .. } if TASK_NEWS.contains(&method.as_str()) => {
-                let fields = params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
-                if let Some(task) = fields.and_then(|fields| fields.read::<String>("taskId")) {
-                    self.waiters().wake(&task);
-                }
-                None
-            }
-            Message::Request { id, method, params: Some(params), extra }
-                if params.get().contains(RELATED_TASK) =>
-            {
-                let call = related(params).and_then(|task| self.waiters().call_of(&task));
-                let Some(call) = call else { return Some(message) };
-                let (id, method, extra) = (id.clone(), method.clone(), extra.clone());
-                let params = Some(without_related_task(params));
-                self.pass_in(Some(call), Message::Request { id, method, params, extra }).await;
-                None
-            }
-            _ => Some(message),
-        }
-    }
-
-    async fn pass_in(self: &Arc<Self>, about: Option<u64>, message: Message) {
-        if let Some(inbox) = self.inbox() {
-            inbox.receive(self, about, message).await;
-        }
-    }
-
-    async fn response(self: &Arc<Self>, id: &Id, answer: Answer, extra: Fields) {
-        self.spoke.store(true, Ordering::Relaxed);
-        let told = id.number().and_then(|id| self.waiters().asked_for(id, &["initialize", "tools/list"]));
-        if let Some(method) = told {
-            self.memory.learn(method, &answer);
-        }
-        let answer = match self.era() {
-            Era::Legacy => answer,
-            Era::Modern => match (modern::shape(answer), id.number()) {
-                (Shape::Final(answer), _) => answer,
-                (Shape::Interim(interim, answer), Some(sent_as))
-                    if self.waiters().passes_rounds(sent_as, &interim) =>
-                {
-                    answer
-                }
-                (Shape::Interim(interim, _), Some(sent_as)) => {
-                    let next = self.waiters().interim(sent_as, interim);
-                    return self.go_on(next).await;
-                }
-                (Shape::Interim(..), None) => return,
-            },
-        };
-        match id.number().map_or(Whose::Nobody, |id| self.waiters().take(id)) {
-            Whose::Open(open) => {
-                let answer = match &self.wire {
-                    Wire::Lines(_) => answer,
-                    Wire::Http(http) => http.learn(&open.method, answer, self.era()),
-                };
-                let _ = open.reply.send(Reply::Answer(answer, extra));
-            }
-            Whose::Cancelled(handle) => {
-                if let Some(inbox) = self.inbox() {
-                    inbox.late_answer(handle);
-                }
-            }
-            Whose::Nobody => {
-                tracing::warn!(server = self.server, %id, "an answer to no request of ours; it is ignored");
-            }
-        }
-    }
-
-    /// Does what follows from an interim result, or from the answer to one of its questions.
-    async fn go_on(self: &Arc<Self>, next: Next) {
-        match next {
-            Next::Ask(about, questions) => {
-                for question in questions {
-                    self.pass_in(Some(about), question).await;
-                }
-            }
-            Next::Again(id) => {
-                let again = self.waiters().again(id, self.next_id());
-                if let Some(message) = again {
-                    self.write(&message).await;
-                }
-            }
-            Next::Failed(open, answer) => drop(open.reply.send(Reply::plain(answer))),
-            Next::Wait => {}
-            Next::Unknown => tracing::debug!(server = self.server, "nobody waits for this any more"),
-        }
-    }
-
-    /// Whether the answer of this request has not come yet.
-    pub(super) fn waits_for(&self, sent_as: u64) -> bool {
-        self.waiters().is_unanswered(sent_as)
-    }
-
-    /// No answer will come any more: what became of the request is not known.
-    pub(super) fn lose(&self, sent_as: u64, why: &str) {
-        self.end_request(sent_as, Reply::Lost(format!("the MCP server `{}` {why}", self.server)));
-    }
-
-    /// The request has not reached the server, or the server has not taken it.
-    pub(super) fn refuse(&self, sent_as: u64, why: &str) {
-        let why = format!("the MCP server `{}` {why}", self.server);
-        self.end_request(sent_as, Reply::plain(Answer::Error(message::error(UPSTREAM_GONE, &why))));
-    }
-
-    fn end_request(&self, sent_as: u64, reply: Reply) {
-        let mut waiters = self.waiters();
-        if waiters.is_unanswered(sent_as)
-            && let Whose::Open(open) = waiters.take(sent_as)
-        {
-            let _ = open.reply.send(reply);
-        }
-    }
-
-    /// A message was too long to be read. The answer is gone, but whoever waits for it is told; if it cannot be found out who
-    /// that is, all who wait are.
-    pub(super) fn too_long(&self, bytes: usize, max: usize, whose: Option<u64>) {
-        let why = format!(
-            "the MCP server `{}` sent a message of {bytes} bytes, more than the limit of {max}; raise it with --max-message",
-            self.server
-        );
-        tracing::error!("{why}");
-        let mut waiters = self.waiters();
-        let whose = whose.filter(|id| waiters.knows(*id));
-        for sent_as in whose.map_or_else(|| waiters.sent(), |id| vec![id]) {
-            if let Whose::Open(open) = waiters.take(sent_as) {
-                let _ = open.reply.send(Reply::plain(Answer::Error(message::error(INTERNAL_ERROR, &why))));
-            }
-        }
-    }
-
-    /// Brings progress under one of our tokens to whom it concerns. Returns whether the token was ours.
-    fn progress(&self, params: Option<&Json>) -> bool {
-        #[derive(Deserialize, Default)]
-        struct Report {
-            progress: Option<f64>,
-            total: Option<f64>,
-            message: Option<String>,
-        }
-        let Some(params) = params else { return false };
-        let Ok(fields) = Fields::parse(params.get()) else { return false };
-        let token: Option<String> = fields.read("progressToken");
-        let Some(id) = token.and_then(|token| token.strip_prefix(TOKEN_PREFIX)?.parse().ok()) else {
-            return false;
-        };
-        // What does not read is still for whoever waits, word for word.
-        let report = serde_json::from_str::<Report>(params.get()).unwrap_or_default();
-        if let Some(Open { context: Some(context), signs, .. }) = self.waiters().open(id) {
-            signs.progressed();
-            context.progress(Progress {
-                progress: report.progress.unwrap_or_default(),
-                total: report.total,
-                message: report.message.map(|message| message.chars().take(MESSAGE_CHARS).collect()),
-                verbatim: Some(params.get().into()),
-            });
-        }
-        true
-    }
-}
-
-/// A call that has become a task of the server: what is said of it is heard as long as this is there.
-pub(super) struct Kept {
-    connection: Arc<Connection>,
-    id: u64,
-    task: String,
-    wake: Arc<Notify>,
-}
-
-impl Kept {
-    pub(super) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Resolves when the server says that the task has changed.
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.connection.waiters().unfollow(self.id, &self.task);
-    }
-}
-
-/// Tasks of the server.
-impl Connection {
-    /// Whether a call of this tool is to be a task, as the legacy revision has them.
-    pub(crate) fn takes_as_task(&self, tool: &str) -> bool {
-        self.era() == Era::Legacy && self.memory.takes_as_task(tool)
-    }
-
-    /// Goes on hearing what is said of a call that has become a task, or of a task that was found again.
-    pub(super) fn keep(self: &Arc<Self>, call: Option<u64>, task: &str, context: RunContext) -> Kept {
-        let id = call.unwrap_or_else(|| self.next_id());
-        let wake = self.waiters().follow(id, task, context);
-        Kept { connection: self.clone(), id, task: task.to_owned(), wake }
-    }
-
-    /// A question of a task: its id, where its answer comes, and how it is passed on.
-    pub(super) fn question(
-        &self,
-        about: u64,
-        method: &str,
-        params: Option<Json>,
-    ) -> (Id, oneshot::Receiver<Answer>, Message) {
-        let (id, answer) = self.waiters().question(about, method);
-        let method = method.to_owned();
-        (id.clone(), answer, Message::Request { id, method, params, extra: Fields::default() })
-    }
-
-    pub(super) async fn pass_question(self: &Arc<Self>, about: u64, question: Message) {
-        self.pass_in(Some(about), question).await;
-    }
-
-    /// Nobody wants to know the answer to this question any more.
-    pub(super) async fn withdraw(self: &Arc<Self>, about: u64, question: Id) {
-        self.waiters().withdraw(&question);
-        let mut fields = Fields::default();
-        fields.set("requestId", question.to_json());
-        self.pass_in(Some(about), Message::notification(CANCELLED, fields.to_json())).await;
-    }
-}
-
-/// Taking back.
-impl Connection {
-    /// Whether a request is taken back by closing the stream of its response.
-    fn closes_streams(&self) -> bool {
-        matches!(self.wire, Wire::Http(_)) && self.era() == Era::Modern
-    }
-
-    /// The client's own words for it, with our id of the request.
-    async fn cancel_by(self: &Arc<Self>, params: Option<&Json>) {
-        let fields = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
-        let Some(id) = fields.get("requestId").and_then(Id::read).and_then(|id| id.number()) else { return };
-        self.cancel(id, fields).await;
-    }
-
-    /// Tells the server that nobody wants the answer of a request any more, and those whom it asked for its sake.
-    async fn cancel(self: &Arc<Self>, id: u64, mut fields: Fields) {
-        let cancel = self.waiters().cancel(id);
-        let told = |fields: &Fields| Message::notification(CANCELLED, fields.to_json());
-        match cancel {
-            Cancel::Sent(sent_as) if self.closes_streams() => {
-                if let Wire::Http(http) = &self.wire {
-                    http.hang_up(sent_as);
-                }
-                self.lose(sent_as, "was told to stop: its stream was closed");
-            }
-            Cancel::Sent(sent_as) => {
-                fields.set("requestId", to_json(&sent_as));
-                self.write(&told(&fields)).await;
-            }
-            Cancel::Asking(open, questions) => {
-                let stopped = message::error(INTERNAL_ERROR, "cancelled while it waited for an answer");
-                let _ = open.reply.send(Reply::plain(Answer::Error(stopped)));
-                for question in questions {
-                    fields.set("requestId", question.to_json());
-                    self.pass_in(Some(id), told(&fields)).await;
-                }
-            }
-            Cancel::Gone => {}
-        }
-    }
-}
-
 /// What the client can do that makes a request of the modern era.
 fn capabilities_of(params: Option<&Json>) -> Option<Capabilities> {
     crate::modern::meta(params)?.ok().map(|meta| meta.capabilities)
@@ -679,58 +346,6 @@ fn with_token(params: Json, id: u64) -> Json {
     meta.set("progressToken", to_json(&format!("{TOKEN_PREFIX}{id}")));
     call.set("_meta", meta.to_json());
     call.to_json()
-}
-
-impl Waiting {
-    /// Our id of the request.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// The connection it went to.
-    #[must_use]
-    pub fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    /// Waits for the answer, as long as it takes.
-    pub async fn reply(mut self) -> Reply {
-        self.next_reply().await
-    }
-
-    /// As [`Waiting::reply`], for who may give up in between. Not to be called again after it has returned.
-    pub async fn next_reply(&mut self) -> Reply {
-        match (&mut self.reply).await {
-            Ok(reply) => reply,
-            Err(_) => self.connection.lost(),
-        }
-    }
-
-    /// Tells the server that nobody wants the answer any more.
-    pub async fn cancel(&self, reason: &str) {
-        let mut fields = Fields::default();
-        fields.set("requestId", to_json(&self.id));
-        fields.set("reason", to_json(reason));
-        self.connection.cancel(self.id, fields).await;
-    }
-
-    /// Nobody wants the answer any more, whatever it is.
-    pub(super) async fn end(self, reason: &str) {
-        self.cancel(reason).await;
-        self.connection.waiters().forget(self.id);
-    }
-
-    /// Whether the server has reported progress after it was told to stop.
-    #[must_use]
-    pub fn went_on(&self) -> bool {
-        self.signs.went_on.load(Ordering::Relaxed)
-    }
-
-    /// Gives the request up, but goes on listening for an answer that comes all the same.
-    pub fn give_up(self, handle: Handle) {
-        self.connection.waiters().give_up(self.id, handle);
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::http::Login;
 use crate::revision::Era;
 
 /// How to reach a server.
@@ -38,6 +39,8 @@ pub enum Target {
         headers: Vec<(String, String)>,
         /// It has the HTTP+SSE transport of 2024-11-05, not streamable HTTP.
         legacy_sse: bool,
+        /// The login whose token goes with every request, where no header of the user's own does.
+        login: Option<Login>,
     },
 }
 
@@ -98,7 +101,7 @@ impl fmt::Debug for Target {
                 shown.field("program", program).field("args", args);
                 shown.field("env", &names(env)).field("cwd", cwd).finish()
             }
-            Target::Remote { url, headers, legacy_sse } => {
+            Target::Remote { url, headers, legacy_sse, login: _ } => {
                 let mut shown = f.debug_struct("Remote");
                 shown.field("url", &without_user(url)).field("headers", &names(headers));
                 shown.field("legacy_sse", legacy_sse).finish()
@@ -115,7 +118,7 @@ mod tests {
     fn nothing_secret_is_shown_or_tells_one_server_from_another() {
         let secret = || vec![("Authorization".to_owned(), "s3cret".to_owned())];
         let url = "https://me:s3cret@example.com/mcp?x=1@2".to_owned();
-        let remote = Target::Remote { url, headers: secret(), legacy_sse: false };
+        let remote = Target::Remote { url, headers: secret(), legacy_sse: false, login: None };
         let process = Target::Process { program: "p".into(), args: vec![], env: secret(), cwd: None };
         for target in [remote, process] {
             let launch = Launch { name: "n".into(), target, era: None };

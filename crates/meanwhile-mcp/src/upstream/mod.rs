@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::connection::{Connection, Reply, Waiting};
 pub(crate) use self::follow::Follower;
+pub use self::http::Login;
 pub use self::launch::{Launch, Target};
 pub(crate) use self::tasks::Task;
 
@@ -342,8 +343,9 @@ impl Upstream {
                 let program = Program { name: &self.launch.name, program, args, env, cwd: cwd.as_ref() };
                 program.connect(self.max_message, common)
             }
-            Target::Remote { url, headers, legacy_sse } => {
-                http::connect(&self.launch.name, url, headers, *legacy_sse, self.max_message, common)
+            Target::Remote { url, headers, legacy_sse, login } => {
+                let (name, login) = (&self.launch.name, login.as_ref());
+                http::connect(name, url, headers, login, *legacy_sse, self.max_message, common)
             }
         }
     }

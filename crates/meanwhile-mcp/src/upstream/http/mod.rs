@@ -4,6 +4,7 @@
 //! have sessions, and streams that can be taken up again (`session`); a modern one takes the end of a response's stream for
 //! the cancellation of its request.
 
+mod auth;
 mod endpoint;
 mod headers;
 mod session;
@@ -20,12 +21,16 @@ use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+pub use self::auth::Login;
+
+use self::auth::Auth;
 use self::headers::ToolHeaders;
 use self::session::Session;
 use self::sse::{Decoder, Event};
 use super::UpstreamError;
 use super::connection::{Common, Connection, Wire};
 use crate::message::{self, Answer, Fields, Id, Incoming, Message};
+use crate::oauth::Challenge;
 use crate::revision::{Era, Revision};
 
 /// How long the connection to a server may take to be made.
@@ -52,6 +57,7 @@ pub(super) struct Http {
     url: Url,
     /// Of every request. They may hold secrets.
     headers: HeaderMap,
+    auth: Auth,
     max_message: usize,
     tools: Mutex<ToolHeaders>,
     /// The requests whose responses are being read, by their ids.
@@ -85,16 +91,19 @@ pub(super) fn connect(
     name: &str,
     url: &str,
     headers: &[(String, String)],
+    login: Option<&Login>,
     is_old: bool,
     max_message: usize,
     common: Common,
 ) -> Result<Arc<Connection>, UpstreamError> {
     let unreachable = |reason: String| UpstreamError::Unreachable { server: name.to_owned(), reason };
     let url = Url::parse(url).map_err(|error| unreachable(format!("`{url}` is no URL: {error}")))?;
+    let headers = header_map(headers).map_err(unreachable)?;
     let http = Arc::new(Http {
         client: client().map_err(|error| unreachable(error.to_string()))?,
+        auth: Auth::new(login, &url, &headers),
         url,
-        headers: header_map(headers).map_err(unreachable)?,
+        headers,
         max_message,
         tools: Mutex::default(),
         running: Mutex::default(),
@@ -205,7 +214,7 @@ impl Http {
                 }
                 return Ok(());
             }
-            _ => return Err(refusal(response).await),
+            _ => return Err(self.refusal(response).await),
         }
         if let Message::Notification { method, .. } = message
             && method == "notifications/initialized"
@@ -274,8 +283,7 @@ impl Http {
         } else {
             session.add(&mut headers);
         }
-        let sent = self.client.post(url).headers(headers).body(message.to_line()).send().await;
-        sent.map_err(|error| failure(&error))
+        self.auth.send(self.client.post(url).headers(headers).body(message.to_line())).await
     }
 
     /// Where messages go.
@@ -296,18 +304,22 @@ impl Http {
         sent_as: u64,
     ) -> Result<(), Failure> {
         let status = response.status();
+        let challenge = Challenge::read(response.headers());
         let body = bounded(response, REFUSAL_MAX).await.unwrap_or_default();
         let text = String::from_utf8_lossy(&body);
-        if let Ok(Incoming::One(Message::Response { answer: Answer::Error(error), extra, .. })) =
-            message::parse(&text)
+        let is_about_login = self.auth.is_about_login(status, &challenge);
+        if !is_about_login
+            && let Ok(Incoming::One(Message::Response { answer: Answer::Error(error), extra, .. })) =
+                message::parse(&text)
         {
             let answer = Message::Response { id: Id::from(sent_as), answer: Answer::Error(error), extra };
             connection.take(Some(sent_as), answer).await;
             return Ok(());
         }
-        let why = told(status, &text);
+        let why = told(status, &text, &self.auth.mend(status, &challenge).await);
         if matches!(message, Message::Request { method, .. } if method == DISCOVER)
             && is_about_request(status)
+            && !is_about_login
         {
             // A server that does not know the question, which is an answer.
             connection.refuse(sent_as, &why);
@@ -315,6 +327,13 @@ impl Http {
         }
         let is_known = status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE;
         Err(if is_known { Failure::Refused(why) } else { Failure::Lost(why) })
+    }
+
+    async fn refusal(&self, response: Response) -> Failure {
+        let (status, challenge) = (response.status(), Challenge::read(response.headers()));
+        let body = bounded(response, REFUSAL_MAX).await.unwrap_or_default();
+        let mend = self.auth.mend(status, &challenge).await;
+        Failure::Refused(told(status, &String::from_utf8_lossy(&body), &mend))
     }
 
     async fn body(
@@ -450,21 +469,14 @@ async fn bounded(mut response: Response, max: usize) -> Result<Vec<u8>, Unread> 
     Ok(body)
 }
 
-async fn refusal(response: Response) -> Failure {
-    let status = response.status();
-    let body = bounded(response, REFUSAL_MAX).await.unwrap_or_default();
-    Failure::Refused(told(status, &String::from_utf8_lossy(&body)))
-}
-
-fn told(status: StatusCode, body: &str) -> String {
+fn told(status: StatusCode, body: &str, mend: &str) -> String {
     let shown: String = body.trim().chars().take(REFUSAL_SHOWN).collect();
-    let hint = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; give it what it asks for with --header",
+    let mend = match status {
         status if status.is_redirection() => "; another place or method is not followed: give its own URL",
-        _ => "",
+        _ => mend,
     };
     let colon = if shown.is_empty() { "" } else { ": " };
-    format!("answered HTTP {status}{colon}{shown}{hint}")
+    format!("answered HTTP {status}{colon}{shown}{mend}")
 }
 
 /// What went wrong on the way, without the URL, which may hold a secret.

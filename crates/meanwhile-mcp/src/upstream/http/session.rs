@@ -9,7 +9,7 @@ use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, StatusCode};
 
 use super::sse::Decoder;
-use super::{EVENTS, Failure, Http, VERSION, failure, is_kind, refusal};
+use super::{EVENTS, Failure, Http, VERSION, failure, is_kind};
 use crate::message::{self, Answer, Fields, Id, Incoming, Message};
 use crate::upstream::connection::Connection;
 
@@ -70,12 +70,11 @@ impl Http {
         if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(LAST_EVENT, id);
         }
-        let sent = self.client.get(self.url.clone()).headers(headers).send().await;
-        let response = sent.map_err(|error| failure(&error))?;
+        let response = self.auth.send(self.client.get(self.url.clone()).headers(headers)).await?;
         if response.status() == StatusCode::OK && is_kind(&response, EVENTS) {
             return Ok(response);
         }
-        Err(refusal(response).await)
+        Err(self.refusal(response).await)
     }
 
     /// Opens a stream by Server-Sent Events at the URL itself: what the old transport begins with.
@@ -185,7 +184,7 @@ impl Http {
         let initialize = request("initialize".to_owned(), Some(params));
         let response = self.post(connection, &initialize, &Session::default()).await?;
         if !response.status().is_success() {
-            return Err(refusal(response).await);
+            return Err(self.refusal(response).await);
         }
         self.session().name(response.headers());
         match self.first_answer(response).await? {
@@ -237,7 +236,7 @@ impl Http {
         }
         let mut headers = self.headers.clone();
         session.add(&mut headers);
-        let told = self.client.delete(self.url.clone()).headers(headers).send();
+        let told = self.auth.send(self.client.delete(self.url.clone()).headers(headers));
         // A server need not take it.
         drop(tokio::time::timeout(END, told).await);
     }
