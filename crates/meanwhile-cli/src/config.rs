@@ -51,12 +51,21 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<Server>> {
     let shown = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("{shown}: cannot be read"))?;
     let is_toml = file.extension().is_some_and(|kind| kind == "toml");
+    parse(&text, is_toml, &|name| std::env::var(name).ok()).with_context(|| format!("{shown}"))
+}
+
+/// The servers of a text, in which `env` tells the variables of the environment.
+pub(crate) fn parse(
+    text: &str,
+    is_toml: bool,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> anyhow::Result<Vec<Server>> {
     let root: Map<String, Value> = if is_toml {
-        toml::from_str(&text).with_context(|| format!("{shown}: not TOML"))?
+        toml::from_str(text).context("not TOML")?
     } else {
-        serde_json::from_str(&text).with_context(|| format!("{shown}: not JSON"))?
+        serde_json::from_str(text).context("not JSON")?
     };
-    servers(root, &|name| std::env::var(name).ok()).with_context(|| format!("{shown}"))
+    servers(root, env)
 }
 
 fn servers(root: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Vec<Server>> {

@@ -27,6 +27,9 @@ pub mod clients;
 pub mod dialect;
 pub mod document;
 pub mod economy;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod http;
 pub mod hub;

@@ -147,7 +147,9 @@ fn what_is_no_message_is_refused_with_its_code() {
     assert_eq!(send("POST", "/mcp/fixture", &[json, ("Accept", "application/json")]), (406, -32600));
     assert_eq!(send("PUT", "/mcp/fixture", &[json]), (405, -32600));
     assert_eq!(send("POST", "/mcp/nobody", &[json]), (404, -32600));
-    assert_eq!(send("POST", "/elsewhere", &[json]), (404, -32600));
+    for nowhere in ["/elsewhere", "/mcp/", "/mcp/%FF", "/mcp/fixture/more"] {
+        assert_eq!(send("POST", nowhere, &[json]), (404, -32600));
+    }
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn is_same(told: &str, value: &Value) -> bool {
 }
 
 /// The value, from Base64 where it stands so: `=?base64?…?=`.
-fn decoded(name: &HeaderName, value: &str) -> Result<String, Refusal> {
+pub(super) fn decoded(name: &HeaderName, value: &str) -> Result<String, Refusal> {
     let Some(encoded) = value.strip_prefix("=?base64?").and_then(|value| value.strip_suffix("?=")) else {
         return Ok(value.to_owned());
     };

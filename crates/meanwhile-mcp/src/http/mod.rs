@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -51,6 +52,11 @@ use self::refusal::Refusal;
 use self::session::Sessions;
 use crate::message::{self, INTERNAL_ERROR, INVALID_REQUEST, Incoming};
 use crate::revision::{Era, Revision};
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_from_header(value: &str) -> Option<String> {
+    headers::decoded(&headers::VERSION, value).ok()
+}
 
 /// The method whose response stream stays open.
 const LISTEN: &str = "subscriptions/listen";
@@ -120,6 +126,20 @@ impl Server {
         }))
     }
 
+    /// What stands behind which path.
+    pub(crate) fn router(&self) -> Router {
+        Router::new()
+            .route("/mcp", any(common))
+            .route("/mcp/{name}", any(named))
+            .route(oauth::METADATA, get(metadata))
+            .route(&format!("{}/mcp", oauth::METADATA), get(metadata))
+            .route(&format!("{}/mcp/{{name}}", oauth::METADATA), get(metadata))
+            .fallback(nothing)
+            .layer(cors::layer())
+            .layer(from_fn_with_state(self.0.clone(), guarded))
+            .with_state(self.0.clone())
+    }
+
     /// Answers requests until `end` resolves, and then those that are on their way. Returns when all have been answered.
     ///
     /// # Errors
@@ -129,16 +149,7 @@ impl Server {
         listener: TcpListener,
         end: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let router = Router::new()
-            .route("/mcp", any(common))
-            .route("/mcp/{name}", any(named))
-            .route(oauth::METADATA, get(metadata))
-            .route(&format!("{}/mcp", oauth::METADATA), get(metadata))
-            .route(&format!("{}/mcp/{{name}}", oauth::METADATA), get(metadata))
-            .fallback(nothing)
-            .layer(cors::layer())
-            .layer(from_fn_with_state(self.0.clone(), guarded))
-            .with_state(self.0.clone());
+        let router = self.router();
         // A message is whole when it is written: nothing is gained by holding it back.
         let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
         let (shared, swept) = (self.0.clone(), self.0.clone());
@@ -178,13 +189,27 @@ async fn common(State(shared): State<Arc<Shared>>, request: Request) -> Response
     shared.handle("", request).await
 }
 
-async fn named(State(shared): State<Arc<Shared>>, Path(name): Path<String>, request: Request) -> Response {
-    shared.handle(&name, request).await
+async fn named(
+    State(shared): State<Arc<Shared>>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
+    match name {
+        Ok(Path(name)) => shared.handle(&name, request).await,
+        // It is no text.
+        Err(_) => nothing().await,
+    }
 }
 
 /// Who issues the tokens that let one in. Anybody may ask that.
-async fn metadata(State(shared): State<Arc<Shared>>, name: Option<Path<String>>) -> Response {
-    let place = name.map(|Path(name)| name).unwrap_or_default();
+async fn metadata(
+    State(shared): State<Arc<Shared>>,
+    name: Result<Option<Path<String>>, PathRejection>,
+) -> Response {
+    let place = match name {
+        Ok(name) => name.map(|Path(name)| name).unwrap_or_default(),
+        Err(_) => return nothing().await,
+    };
     match &shared.access.oauth {
         Some(oauth) if shared.endpoints.contains_key(&place) => sse::json(oauth.metadata(&place).to_string()),
         _ => nothing().await,

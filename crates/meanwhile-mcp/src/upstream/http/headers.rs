@@ -102,7 +102,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// A text as a header can carry it: what a header may not hold, or what would be read as encoded, is encoded.
-fn encoded(value: &str) -> String {
+pub(super) fn encoded(value: &str) -> String {
     let odd = value.bytes().any(|byte| !(b' '..=b'~').contains(&byte));
     let blank = value.starts_with(' ') || value.ends_with(' ');
     let looks_encoded = value.starts_with("=?base64?") && value.ends_with("?=");

@@ -51,6 +51,11 @@ pub(super) const DISCOVER: &str = "server/discover";
 const EVENTS: &str = "text/event-stream";
 const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn written_into_header(text: &str) -> String {
+    headers::encoded(text)
+}
+
 /// The way to one server over HTTP.
 pub(super) struct Http {
     client: Client,
