@@ -146,6 +146,14 @@ fn a_server_that_does_not_say_who_it_is_is_a_legacy_one() {
 }
 
 #[test]
+fn a_modern_server_that_is_slow_to_say_who_it_is_is_not_taken_for_a_legacy_one_for_ever() {
+    let client = Client::wrap(&[], &[MODERN, "--late"]);
+    assert_eq!(client.initialize()["serverInfo"]["name"], "modern-upstream");
+    let answer = client.call("echo_meta", json!({}));
+    assert!(text(&answer).contains("2026-07-28"), "{answer}");
+}
+
+#[test]
 fn a_legacy_server_is_told_that_questions_are_answered_and_nothing_modern() {
     let client = Client::wrap(&[], &[RAW]);
     client.initialize();

@@ -22,6 +22,7 @@ use super::http::Http;
 use super::listen::{self, Heard};
 use super::memory::Memory;
 use super::modern::{self, Discovered};
+use super::probe::Late;
 use super::waiters::{Open, Waiters};
 use crate::message::{Answer, Fields, Id, Message, to_json};
 use crate::modern::Capabilities;
@@ -75,6 +76,7 @@ pub struct Connection {
     next_id: AtomicU64,
     /// What the server said of itself, if it is a modern one.
     discovered: OnceLock<Discovered>,
+    pub(super) late: Late,
     /// The last subscription that the server has acknowledged.
     acknowledged: watch::Sender<u64>,
     pub(super) heard: Heard,
@@ -105,6 +107,7 @@ impl Connection {
             waiters: Mutex::default(),
             next_id: AtomicU64::new(1),
             discovered: OnceLock::new(),
+            late: Late::default(),
             acknowledged: watch::Sender::new(0),
             heard: watch::Sender::new(0),
             stop: Signal::default(),

@@ -257,7 +257,13 @@ impl Upstream {
                 let answer = waiting.reply().await.answer()?;
                 if matches!(answer, Answer::Result(_)) {
                     *self.era() = Some(Era::Legacy);
+                    connection.late.forget();
                     self.memory.initialize_with(params);
+                } else if self.is_modern_after_all(&connection).await {
+                    self.memory.initialize_with(params);
+                    let discovered = connection.discovered();
+                    let result = discovered.map(|said| said.to_initialize_result(&self.launch.name));
+                    return Ok(result.map_or(answer, Answer::Result));
                 } else if self.launch.is_remote() {
                     // Perhaps it was not itself; it is asked again who it is.
                     connection.stop().await;
@@ -313,9 +319,7 @@ impl Upstream {
         };
         match found {
             Found::Modern(discovered) => {
-                *self.era() = Some(Era::Modern);
-                connection.be_modern(discovered);
-                tokio::spawn(listen::hold(connection.clone()));
+                self.is_modern(&connection, discovered);
                 Ok(connection)
             }
             Found::Legacy => self.introduce_again(connection).await,
@@ -330,6 +334,20 @@ impl Upstream {
             // It may have gone because of the question. That it is a legacy one is known once it has been initialized.
             Found::Gone(_) => self.introduce_again(self.reach()?).await,
         }
+    }
+
+    fn is_modern(&self, connection: &Arc<Connection>, discovered: Discovered) {
+        *self.era() = Some(Era::Modern);
+        connection.be_modern(discovered);
+        tokio::spawn(listen::hold(connection.clone()));
+    }
+
+    /// Whether a server that has refused `initialize` was only slow to say that it is a modern one.
+    async fn is_modern_after_all(&self, connection: &Arc<Connection>) -> bool {
+        let Some(discovered) = connection.late.word().await else { return false };
+        tracing::info!(server = self.launch.name, "the MCP server is of the modern era after all");
+        self.is_modern(connection, discovered);
+        true
     }
 
     fn reach(&self) -> Result<Arc<Connection>, UpstreamError> {
@@ -361,9 +379,13 @@ impl Upstream {
         };
         let reason = match reply {
             Reply::Answer(Answer::Result(_), _) => {
+                connection.late.forget();
                 for message in rest {
                     connection.replay(message).await;
                 }
+                return Ok(connection);
+            }
+            Reply::Answer(Answer::Error(_), _) if self.is_modern_after_all(&connection).await => {
                 return Ok(connection);
             }
             Reply::Answer(Answer::Error(error), _) => format!("it answered {}", error.get()),

@@ -1,18 +1,21 @@
 //! Which era a server is of: it is asked in the modern way, and what comes back tells.
 //! See <https://modelcontextprotocol.io/specification/2026-07-28/basic/versioning>.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Reply};
+use super::connection::{Connection, Reply, Waiting};
 use super::http::DISCOVER;
 use super::memory::Asker;
 use super::modern::{self, Discovered};
 
 /// How long a server may take to say it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long its late word may be on its way when it has refused what only a legacy one takes.
+const LATE: Duration = Duration::from_secs(1);
 
 /// What the probe has found.
 pub(super) enum Found {
@@ -20,6 +23,42 @@ pub(super) enum Found {
     Legacy,
     /// The server is gone. Some legacy ones go when anything comes before `initialize`.
     Gone(String),
+}
+
+/// The answer of a server that was too slow with it, and is taken for a legacy one meanwhile. Some that speak both eras speak
+/// from then on only the one that they were asked in first.
+#[derive(Default)]
+pub(super) struct Late(Mutex<Option<JoinHandle<Option<Discovered>>>>);
+
+impl Late {
+    /// What the server says of itself, if it is a modern one after all.
+    pub(super) async fn word(&self) -> Option<Discovered> {
+        let mut asked = self.take()?;
+        let said = tokio::time::timeout(LATE, &mut asked).await;
+        asked.abort();
+        said.ok()?.ok()?
+    }
+
+    /// The server has shown that it is a legacy one.
+    pub(super) fn forget(&self) {
+        if let Some(asked) = self.take() {
+            asked.abort();
+        }
+    }
+
+    fn wait(&self, mut asked: Waiting) {
+        let said = tokio::spawn(async move {
+            match asked.next_reply().await {
+                Reply::Answer(answer, _) => Discovered::read(&answer),
+                Reply::Lost(_) => None,
+            }
+        });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+    }
+
+    fn take(&self) -> Option<JoinHandle<Option<Discovered>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Asks the server. What it answers otherwise than a modern one would makes it a legacy one, and so does silence.
@@ -32,6 +71,7 @@ pub(super) async fn probe(connection: &Arc<Connection>, stopped: &CancellationTo
         () = tokio::time::sleep(PATIENCE) => {
             let server = connection.server();
             tracing::info!(server, "no answer to `server/discover`: the MCP server is taken for a legacy one");
+            connection.late.wait(asked);
             return Found::Legacy;
         }
     };
