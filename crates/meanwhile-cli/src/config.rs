@@ -29,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) timeout: Option<Duration>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) max_running: Option<u16>,
+    /// Whether there is one process of it for all, instead of one for each session.
+    pub(crate) share: bool,
 }
 
 /// What a login at a server needs, as clients write it.
@@ -112,6 +114,7 @@ impl Entry<'_> {
             timeout: self.parse("timeout", duration)?,
             ttl: self.parse("ttl", duration)?,
             max_running: self.max_running()?,
+            share: self.take("share")?.unwrap_or(false),
         };
         for field in self.fields.keys() {
             tracing::warn!(
@@ -264,7 +267,7 @@ fn typed<T: DeserializeOwned>(field: &str, value: Value) -> anyhow::Result<T> {
             "args" => "a list of strings",
             "env" | "headers" => "an object of strings",
             "tools" => "a list of rules, or an object of patterns and settings",
-            "disabled" | "enabled" => "true or false",
+            "disabled" | "enabled" | "share" => "true or false",
             "oauth" => {
                 "an object with `clientId`, `clientSecretFile`, `clientMetadataUrl`, `callbackPort` (a number) and `scopes`"
             }
@@ -319,10 +322,12 @@ mod tests {
 
     #[test]
     fn toml_has_the_same_shape() {
-        let root: Map<String, Value> =
-            toml::from_str("[mcpServers.files]\ncommand = \"npx\"\nargs = [\"-y\"]\nttl = \"72h\"").unwrap();
+        let root: Map<String, Value> = toml::from_str(
+            "[mcpServers.files]\ncommand = \"npx\"\nargs = [\"-y\"]\nttl = \"72h\"\nshare = true",
+        )
+        .unwrap();
         let read = servers(root, &|_| None).unwrap();
-        assert_eq!(read[0].ttl, Some(Duration::from_secs(72 * 3600)));
+        assert_eq!((read[0].ttl, read[0].share), (Some(Duration::from_secs(72 * 3600)), true));
     }
 
     #[test]
@@ -340,6 +345,7 @@ mod tests {
             (json!({"command": "x", "tools": ["x"]}), "field `tools`"),
             (json!({"command": "x", "maxRunning": 0}), "field `maxRunning`"),
             (json!({"command": "x", "era": "stone"}), "field `era`"),
+            (json!({"command": "x", "share": "yes"}), "field `share`: must be true or false"),
             (json!(7), "must be an object"),
         ] {
             let error = format!("{:#}", all(json!({"mcpServers": {"s": entry}})).unwrap_err());

@@ -115,7 +115,8 @@ impl Serve {
             let (launch, calls) = (server.launch.clone(), calls_of(&self.calls, &server));
             let name = launch.name.clone();
             let settings = move |who: &Principal| settings(&calls, launch.clone(), who);
-            let one = OneServer::new(Box::new(settings), store.clone(), artifacts.clone(), self.server_idle);
+            let (store, artifacts) = (store.clone(), artifacts.clone());
+            let one = OneServer::new(Box::new(settings), store, artifacts, self.server_idle, server.share);
             behind.push(one.clone());
             members.push((name.clone(), one.clone() as Arc<dyn Endpoint>));
             endpoints.insert(name, one);

@@ -7,5 +7,7 @@ mod legacy;
 mod modern;
 mod oauth;
 mod replicas;
+mod rest;
+mod share;
 mod shutdown;
 mod web;

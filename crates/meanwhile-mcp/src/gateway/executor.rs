@@ -8,7 +8,7 @@ use meanwhile_core::{Attempt, Executor, Job, Json, RunContext};
 use serde::Deserialize;
 
 use crate::message::{Answer, Fields, UPSTREAM_GONE, error};
-use crate::upstream::{Connection, Follower, Reply, Task, Upstream, Waiting};
+use crate::upstream::{Connection, Follower, Party, Reply, Task, Upstream, Waiting};
 
 /// How long a server that was told to stop may take to answer all the same. By the protocol it says nothing.
 const CONFIRMATION: Duration = Duration::from_millis(500);
@@ -18,13 +18,18 @@ const MESSAGE_CHARS: usize = 2000;
 
 pub(super) struct McpExecutor {
     upstream: Arc<Upstream>,
+    party: Party,
     server: String,
     scope: String,
 }
 
 impl McpExecutor {
-    pub(super) fn new(upstream: Arc<Upstream>, server: String, scope: String) -> McpExecutor {
-        McpExecutor { upstream, server, scope }
+    pub(super) fn new(upstream: Arc<Upstream>, party: Party, server: String, scope: String) -> McpExecutor {
+        McpExecutor { upstream, party, server, scope }
+    }
+
+    fn user(&self) -> (Arc<Upstream>, Party) {
+        (self.upstream.clone(), self.party)
     }
 }
 
@@ -52,13 +57,13 @@ impl Executor for McpExecutor {
         };
         // Not done again, but found again: its work goes on at the server.
         if let Some(task) = context.attached().as_deref().and_then(Task::read) {
-            return Follower::new(self.upstream.clone(), connection, task, None, context).run().await;
+            return Follower::new(self.user(), connection, task, None, context).run().await;
         }
         let mut params = Fields::parse(request.get()).unwrap_or_default();
         if params.read::<String>("name").is_some_and(|tool| connection.takes_as_task(&tool)) {
             Task::ask_for(&mut params);
         }
-        let mut waiting = connection.call(params, context.clone()).await;
+        let mut waiting = connection.call(self.party, params, context.clone()).await;
         let reply = tokio::select! {
             reply = waiting.next_reply() => reply,
             () = context.cancelled() => return stop(waiting, context).await,
@@ -78,7 +83,7 @@ impl McpExecutor {
         let outlives_us = self.upstream.is_remote();
         let (stored, attaching) = (task.to_text(), context.clone());
         let connection = call.connection().clone();
-        let follower = Follower::new(self.upstream.clone(), connection, task, Some(call.id()), context).run();
+        let follower = Follower::new(self.user(), connection, task, Some(call.id()), context).run();
         if !outlives_us {
             return follower.await;
         }

@@ -15,6 +15,7 @@ use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
 use crate::message::{Answer, Fields, INVALID_PARAMS, Id, Message, to_json};
 use crate::modern::{SUBSCRIPTION_ID, needs_tasks};
+use crate::upstream::Connection;
 
 /// How many tasks and how many resources one subscription may name; the others are not accepted.
 const NAMED_MAX: usize = 1000;
@@ -175,15 +176,7 @@ impl Gateway {
     async fn watch_resources(&self, uris: &HashSet<String>) {
         for uri in uris {
             let Ok(connection) = self.upstream.connect().await else { return };
-            let params = to_json(&json!({"uri": uri}));
-            let message = Message::Request {
-                id: Id::from(0),
-                method: "resources/subscribe".to_owned(),
-                params: Some(params.clone()),
-                extra: Fields::default(),
-            };
-            self.upstream.remember(&message);
-            drop(connection.request("resources/subscribe", Some(params)).await);
+            self.tell_of_resource(&connection, "resources/subscribe", uri).await;
         }
     }
 
@@ -192,16 +185,13 @@ impl Gateway {
         for uri in uris {
             let is_wanted = lock(&self.listeners.open).values().any(|one| one.wants.resources.contains(&uri));
             let Some(connection) = self.upstream.running().filter(|_| !is_wanted) else { continue };
-            let params = to_json(&json!({"uri": uri}));
-            let message = Message::Request {
-                id: Id::from(0),
-                method: "resources/unsubscribe".to_owned(),
-                params: Some(params.clone()),
-                extra: Fields::default(),
-            };
-            self.upstream.remember(&message);
-            drop(connection.request("resources/unsubscribe", Some(params)).await);
+            self.tell_of_resource(&connection, "resources/unsubscribe", &uri).await;
         }
+    }
+
+    async fn tell_of_resource(&self, server: &Arc<Connection>, method: &str, uri: &str) {
+        let params = Some(to_json(&json!({"uri": uri})));
+        drop(self.upstream.pass(server, self.party, method, params, Fields::default()).await);
     }
 
     /// Brings a notification of the server to those who listen for it.

@@ -34,6 +34,7 @@ use meanwhile_core::engine::Settings as EngineSettings;
 use meanwhile_core::{Engine, Json, Store};
 use tokio::io::AsyncRead;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -56,7 +57,7 @@ use crate::message::{self, Answer, Fields, Id, Incoming, Malformed, Message};
 use crate::modern::meta;
 use crate::rules::Rules;
 use crate::transport::{Line, LineReader, Outbound};
-use crate::upstream::{Inbox, Launch, Upstream};
+use crate::upstream::{Inbox, Launch, Party, Upstream};
 
 /// How long requests that pass through are still waited for once the client is gone.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
@@ -85,6 +86,10 @@ pub struct Gateway {
     settings: Settings,
     engine: Arc<Engine>,
     upstream: Arc<Upstream>,
+    /// As which it uses the upstream.
+    party: Party,
+    /// When somebody last wanted something of it.
+    used: Mutex<Instant>,
     down: Outbound,
     /// Itself, for what goes on beside a message.
     me: Weak<Gateway>,
@@ -142,15 +147,29 @@ impl Gateway {
         down: Outbound,
     ) -> Arc<Gateway> {
         let upstream = Upstream::new(settings.launch.clone(), settings.max_message);
+        Gateway::start_on(upstream, settings, store, artifacts, down)
+    }
+
+    /// The same, on a server that it may share with others.
+    pub fn start_on(
+        upstream: Arc<Upstream>,
+        settings: Settings,
+        store: Arc<dyn Store>,
+        artifacts: Artifacts,
+        down: Outbound,
+    ) -> Arc<Gateway> {
+        let party = upstream.party();
         let (server, scope) = (settings.launch.name.clone(), settings.scope.clone());
         let ledger = Ledger::new(&*store);
-        let executor = Arc::new(McpExecutor::new(upstream.clone(), server, scope));
+        let executor = Arc::new(McpExecutor::new(upstream.clone(), party, server, scope));
         let engine = Engine::new(store, artifacts, executor, settings.engine.clone());
         let gateway = Arc::new_cyclic(|me| Gateway {
             me: me.clone(),
             settings,
             engine,
             upstream: upstream.clone(),
+            party,
+            used: Mutex::new(Instant::now()),
             down,
             client: Mutex::default(),
             patience: Mutex::default(),
@@ -172,7 +191,7 @@ impl Gateway {
             uses_tasks: AtomicBool::new(false),
         });
         let inbox: std::sync::Weak<dyn Inbox> = Arc::downgrade(&(gateway.clone() as Arc<dyn Inbox>));
-        upstream.set_inbox(inbox);
+        upstream.join(party, inbox);
         // Brought up while the client still says who it is. A failure is told to its `initialize`.
         tokio::spawn(async move { upstream.connect().await.map(drop) });
         gateway
@@ -241,9 +260,25 @@ impl Gateway {
         self.engine.interrupt().await;
     }
 
-    /// Ends the upstream.
+    /// Ends the upstream, unless others share it.
     pub async fn stop_upstream(&self) {
-        self.upstream.stop().await;
+        self.upstream.leave(self.party).await;
+    }
+
+    /// Somebody wants something of it.
+    pub fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+    }
+
+    /// Whether nobody has wanted anything of it for so long, and nothing is being done.
+    #[must_use]
+    pub fn is_left_alone(&self, idle: Duration) -> bool {
+        lock(&self.used).elapsed() >= idle && self.is_quiet()
+    }
+
+    /// Ends the process of the upstream if it is left alone for so long; the next request starts it again.
+    pub async fn rest(&self, idle: Duration) {
+        self.upstream.rest(|| self.is_left_alone(idle)).await;
     }
 
     async fn line(self: &Arc<Self>, line: Line<'_>) {
@@ -281,6 +316,7 @@ impl Gateway {
 
     /// Takes one message of the client. What it asks for is answered through `reply`.
     pub async fn receive_message(self: &Arc<Self>, message: Message, reply: ReplyTo) {
+        self.touch();
         match message {
             Message::Request { id, method, params, extra } => match meta(params.as_ref()) {
                 None => self.legacy_request(id, method, params, extra, reply).await,

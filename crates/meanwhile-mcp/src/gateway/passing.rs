@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use meanwhile_core::{Actor, Handle, Json, Op};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::caller::Caller;
 use super::questions::Question;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
-use crate::message::{Fields, Id, Message, UPSTREAM_GONE, to_json};
+use crate::message::{Answer, Fields, Id, Message, UPSTREAM_GONE, to_json};
 use crate::modern::severity;
 use crate::upstream::{Connection, Inbox, Reply};
 
@@ -55,11 +56,12 @@ impl Gateway {
             Ok(connection) => connection,
             Err(error) => return reply.send(id, protocol_error(UPSTREAM_GONE, &error.to_string())).await,
         };
-        let waiting = connection.forward(&method, params.clone(), extra).await;
-        let request = Message::Request { id: id.clone(), method, params, extra: Fields::default() };
-        self.upstream.remember(&request);
-        let passed =
-            Passed { to: connection, id: waiting.id(), caller, reply: reply.clone(), token: token(&request) };
+        let token = params.as_ref().and_then(token);
+        let passed = self.upstream.pass(&connection, self.party, &method, params, extra).await;
+        let Some(waiting) = passed else {
+            return reply.send(id, Answer::Result(to_json(&json!({})))).await;
+        };
+        let passed = Passed { to: connection, id: waiting.id(), caller, reply: reply.clone(), token };
         lock(&self.in_flight).insert(id.clone(), InFlight::Passed(passed));
         let tracker = self.requests.clone();
         tracker.spawn(async move {
@@ -91,8 +93,8 @@ impl Gateway {
         let gateway = self.clone();
         let turn = async move {
             let message = Message::Notification { method, params, extra };
-            gateway.upstream.remember(&message);
-            if let Ok(connection) = gateway.upstream.connect().await {
+            let is_told = gateway.upstream.remember(gateway.party, &message);
+            if is_told && let Ok(connection) = gateway.upstream.connect().await {
                 connection.send(message).await;
             }
             gateway.take_up_what_was_left();
@@ -173,14 +175,16 @@ impl Gateway {
         }
     }
 
-    /// The way of the request that has this progress token.
-    fn way_of_token(&self, token: &RawValue) -> Option<ReplyTo> {
-        lock(&self.in_flight).values().find_map(|request| match request {
-            InFlight::Passed(Passed { token: Some(theirs), reply, .. }) => {
-                (theirs.get() == token.get()).then(|| reply.clone())
+    /// The way of the request that has this progress token: that with our id `about`, if that is said.
+    fn way_of_token(&self, about: Option<u64>, token: &RawValue) -> Option<ReplyTo> {
+        let in_flight = lock(&self.in_flight);
+        let known = in_flight.values().filter_map(|request| match request {
+            InFlight::Passed(Passed { token: Some(theirs), reply, id, .. }) => {
+                (theirs.get() == token.get()).then_some((Some(*id) == about, reply))
             }
             _ => None,
-        })
+        });
+        known.max_by_key(|(is_it, _)| *is_it).map(|(_, reply)| reply.clone())
     }
 
     async fn told_by_server(&self, about: Option<u64>, method: String, params: Option<Json>, extra: Fields) {
@@ -194,7 +198,9 @@ impl Gateway {
             self.tell_listeners(&method, params.as_ref()).await;
         }
         let way = match method.as_str() {
-            "notifications/progress" => field("progressToken").and_then(|token| self.way_of_token(token)),
+            "notifications/progress" => {
+                field("progressToken").and_then(|token| self.way_of_token(about, token))
+            }
             _ if is_about_lists => Some(ReplyTo::client(&self.down)),
             _ => None,
         };
@@ -215,8 +221,7 @@ impl Gateway {
 }
 
 /// Under which the client wants to hear of the request's progress.
-fn token(request: &Message) -> Option<Json> {
-    let Message::Request { params: Some(params), .. } = request else { return None };
+fn token(params: &Json) -> Option<Json> {
     let meta: Fields = Fields::parse(params.get()).ok()?.read("_meta")?;
     meta.get("progressToken").map(ToOwned::to_owned)
 }
@@ -240,6 +245,10 @@ impl Inbox for Gateway {
             }
             response @ Message::Response { .. } => drop(self.down.send(response.to_line()).await),
         }
+    }
+
+    fn has_question(&self, from: &Arc<Connection>, params: Option<&Json>) -> bool {
+        self.has_question_of(from, params)
     }
 
     fn late_answer(&self, handle: Handle) {

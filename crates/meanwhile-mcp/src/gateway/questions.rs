@@ -190,6 +190,16 @@ impl Gateway {
         }
     }
 
+    /// Whether the question of the server that a `notifications/cancelled` of it names is open here.
+    pub(super) fn has_question_of(&self, from: &Arc<Connection>, params: Option<&Json>) -> bool {
+        let fields = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
+        let Some(id) = fields.get("requestId").and_then(Id::read) else { return false };
+        let is_it =
+            |asked: &Asked| matches!(asked, Asked::By(to, theirs) if Arc::ptr_eq(to, from) && *theirs == id);
+        lock(&self.questions.put).contains_key(&(Arc::as_ptr(from) as usize, id.clone()))
+            || lock(&self.questions.asked).values().any(is_it)
+    }
+
     /// A server takes a question of its own back. What is left of it is for the client, which knows it under our id.
     pub(super) fn withdrawn(&self, from: &Arc<Connection>, params: Option<Json>) -> Option<Json> {
         let mut fields = Fields::parse(params.as_ref()?.get()).ok()?;

@@ -15,7 +15,6 @@ use super::reply::protocol_error;
 use crate::catalog::{Catalog, Tool};
 use crate::dialect;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, to_json};
-use crate::revision::Era;
 
 impl Gateway {
     /// What a job asks, as the answer of its call, if this client can answer all of it.
@@ -42,8 +41,7 @@ impl Gateway {
     pub(super) fn is_our_round(&self, fields: &Fields) -> bool {
         let Some(state) = fields.get("requestState") else { return false };
         let is_handle = serde_json::from_str::<Handle>(state.get()).is_ok();
-        let server = self.upstream.running();
-        is_handle || server.is_none_or(|server| server.era() == Era::Legacy)
+        is_handle || !self.upstream.is_modern()
     }
 
     /// A call that comes again with answers: its job goes on with them, and is waited for as a call is.

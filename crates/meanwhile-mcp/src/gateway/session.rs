@@ -103,12 +103,12 @@ impl Gateway {
                 params: None,
                 extra: Fields::default(),
             };
-            self.upstream.remember(&message);
-            if let Ok(connection) = self.upstream.connect().await {
+            let is_told = self.upstream.remember(self.party, &message);
+            if is_told && let Ok(connection) = self.upstream.connect().await {
                 connection.send(message).await;
             }
-            self.take_up_what_was_left();
         }
+        self.take_up_what_was_left();
         Ok(introduction)
     }
 

@@ -13,6 +13,7 @@ use super::access::Principal;
 use crate::gateway::{Gateway, ReplyTo, Settings};
 use crate::message::{Id, Message};
 use crate::transport::Outbound;
+use crate::upstream::Upstream;
 
 /// What stands behind one path.
 pub trait Endpoint: Send + Sync + 'static {
@@ -41,6 +42,9 @@ pub trait Conversation: Send + Sync + 'static {
     /// Whether the server is known to have a tool of this name itself.
     fn has_tool(&self, name: &str) -> bool;
 
+    /// Its client is there, if only to listen: it is not idle.
+    fn touch(&self);
+
     /// We are about to end: whoever listens is told that it is over.
     fn close(&self);
 
@@ -66,6 +70,10 @@ impl Conversation for Arc<Gateway> {
         Gateway::has_tool(self, name)
     }
 
+    fn touch(&self) {
+        Gateway::touch(self);
+    }
+
     fn close(&self) {
         Gateway::close(self);
     }
@@ -83,15 +91,24 @@ pub type MakeSettings = Box<dyn Fn(&Principal) -> Settings + Send + Sync>;
 /// A server that never came up is tried again no sooner than this.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// One server: a process of its own for each session, and one for all requests of a principal that belong to none.
+/// One server: a process of its own for each session, and one for all requests of a principal that belong to none; or, if it is to
+/// be shared, one for all.
 pub struct OneServer {
     settings: MakeSettings,
     store: Arc<dyn Store>,
     artifacts: Artifacts,
     /// A process that nobody has asked anything for so long ends. The next request starts another.
     idle: Duration,
-    gateways: Mutex<Vec<Weak<Gateway>>>,
+    gateways: Arc<Mutex<Vec<Weak<Gateway>>>>,
     shared: Mutex<HashMap<Principal, Shared>>,
+    /// The one that all share.
+    upstream: Option<Mutex<Option<Common>>>,
+}
+
+/// A server that several gateways share.
+struct Common {
+    upstream: Arc<Upstream>,
+    began: Instant,
 }
 
 /// A gateway for all requests of one principal that belong to no session.
@@ -110,13 +127,36 @@ impl OneServer {
         store: Arc<dyn Store>,
         artifacts: Artifacts,
         idle: Duration,
+        is_shared: bool,
     ) -> Arc<OneServer> {
-        let (gateways, shared) = (Mutex::default(), Mutex::default());
-        Arc::new(OneServer { settings, store, artifacts, idle, gateways, shared })
+        let (gateways, shared) = (Arc::default(), Mutex::default());
+        let upstream = is_shared.then(Mutex::default);
+        Arc::new(OneServer { settings, store, artifacts, idle, gateways, shared, upstream })
+    }
+
+    /// The server for another gateway.
+    fn upstream(&self, settings: &Settings) -> Arc<Upstream> {
+        let (launch, max_message) = (settings.launch.clone(), settings.max_message);
+        let Some(common) = &self.upstream else { return Upstream::new(launch, max_message) };
+        let mut common = lock(common);
+        match &*common {
+            Some(Common { upstream, began })
+                if upstream.never_came_up().is_none() || began.elapsed() < TRY_AGAIN =>
+            {
+                upstream.clone()
+            }
+            _ => {
+                let upstream = Upstream::shared(launch, max_message);
+                *common = Some(Common { upstream: upstream.clone(), began: Instant::now() });
+                upstream
+            }
+        }
     }
 
     fn gateway(&self, who: &Principal, down: Outbound) -> Arc<Gateway> {
-        let gateway = Gateway::start((self.settings)(who), self.store.clone(), self.artifacts.clone(), down);
+        let settings = (self.settings)(who);
+        let (upstream, store) = (self.upstream(&settings), self.store.clone());
+        let gateway = Gateway::start_on(upstream, settings, store, self.artifacts.clone(), down);
         let mut gateways = lock(&self.gateways);
         gateways.retain(|gateway| gateway.strong_count() > 0);
         gateways.push(Arc::downgrade(&gateway));
@@ -143,6 +183,31 @@ impl OneServer {
             gateway.stop_upstream().await;
         });
         futures_util::future::join_all(ending).await;
+        if let Some(upstream) = self.common() {
+            upstream.stop().await;
+        }
+    }
+
+    fn common(&self) -> Option<Arc<Upstream>> {
+        Some(lock(self.upstream.as_ref()?).as_ref()?.upstream.clone())
+    }
+
+    /// Has processes end that nobody asks anything, also of sessions that go on.
+    fn let_rest(&self) {
+        let idle = self.idle;
+        if let Some(upstream) = self.common() {
+            let gateways = self.gateways.clone();
+            let are_idle = move || {
+                let alive: Vec<_> = lock(&gateways).iter().filter_map(Weak::upgrade).collect();
+                alive.iter().all(|gateway| gateway.is_left_alone(idle))
+            };
+            tokio::spawn(async move { upstream.rest(are_idle).await });
+            return;
+        }
+        let alive: Vec<_> = lock(&self.gateways).iter().filter_map(Weak::upgrade).collect();
+        for gateway in alive.into_iter().filter(|gateway| gateway.is_left_alone(idle)) {
+            tokio::spawn(async move { gateway.rest(idle).await });
+        }
     }
 }
 
@@ -168,6 +233,8 @@ impl Endpoint for OneServer {
             tracing::info!("a server that nobody asks anything is ended");
             tokio::spawn(async move { idle.conversation.end().await });
         }
+        drop(all);
+        self.let_rest();
     }
 }
 

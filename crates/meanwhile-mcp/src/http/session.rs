@@ -51,8 +51,12 @@ impl Session {
         Visit(self.clone())
     }
 
+    fn has_visits(&self) -> bool {
+        self.visits.load(Ordering::Relaxed) > 0
+    }
+
     fn is_idle(&self, after: Duration) -> bool {
-        self.visits.load(Ordering::Relaxed) == 0 && lock(&self.seen).elapsed() >= after
+        !self.has_visits() && lock(&self.seen).elapsed() >= after
     }
 
     async fn end(&self) {
@@ -124,6 +128,10 @@ impl Sessions {
     pub(super) fn end_the_idle(&self) {
         let idle: Vec<String> = {
             let by_id = lock(&self.by_id);
+            by_id
+                .values()
+                .filter(|session| session.has_visits())
+                .for_each(|session| session.conversation.touch());
             let idle = by_id.values().filter(|session| session.is_idle(self.idle));
             idle.map(|session| session.id.clone()).collect()
         };

@@ -161,6 +161,10 @@ impl Conversation for HubConversation {
         false
     }
 
+    fn touch(&self) {
+        self.members.iter().for_each(|member| member.conversation.touch());
+    }
+
     fn close(&self) {
         for member in &self.members {
             member.conversation.close();

@@ -8,7 +8,7 @@ mod tasks;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use meanwhile_core::{Json, RunContext, Signal};
 use serde_json::json;
@@ -17,11 +17,11 @@ use tokio::sync::watch;
 pub(super) use self::tasks::Kept;
 pub use self::waiting::{Reply, Waiting};
 
-use super::Inbox;
 use super::http::Http;
 use super::listen::{self, Heard};
 use super::memory::Memory;
 use super::modern::{self, Discovered};
+use super::parties::{Parties, Party};
 use super::probe::Late;
 use super::waiters::{Open, Waiters};
 use crate::message::{Answer, Fields, Id, Message, to_json};
@@ -32,7 +32,7 @@ use crate::transport::Outbound;
 /// Marks the progress tokens that are ours.
 const TOKEN_PREFIX: &str = "meanwhile-";
 /// A call is taken back.
-const CANCELLED: &str = "notifications/cancelled";
+pub(super) const CANCELLED: &str = "notifications/cancelled";
 /// A task has changed, in either dialect.
 const TASK_NEWS: [&str; 2] = ["notifications/tasks/status", "notifications/tasks"];
 /// The requests that a modern server may answer with questions.
@@ -44,6 +44,8 @@ struct Request {
     method: String,
     params: Option<Json>,
     extra: Fields,
+    /// For whom it is sent.
+    party: Option<Party>,
     /// Who hears of its progress.
     context: Option<RunContext>,
 }
@@ -60,7 +62,7 @@ pub(super) enum Wire {
 #[derive(Clone)]
 pub(super) struct Common {
     pub(super) memory: Arc<Memory>,
-    pub(super) inbox: Option<Weak<dyn Inbox>>,
+    pub(super) parties: Arc<Parties>,
     pub(super) spoke: Arc<AtomicBool>,
 }
 
@@ -69,7 +71,7 @@ pub struct Connection {
     server: String,
     wire: Wire,
     pub(super) memory: Arc<Memory>,
-    inbox: Option<Weak<dyn Inbox>>,
+    parties: Arc<Parties>,
     /// Whether the server, in any process of it, has answered anything.
     spoke: Arc<AtomicBool>,
     waiters: Mutex<Waiters>,
@@ -97,12 +99,12 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     pub(super) fn new(server: &str, wire: Wire, common: Common) -> Arc<Connection> {
-        let Common { memory, inbox, spoke } = common;
+        let Common { memory, parties, spoke } = common;
         Arc::new(Connection {
             server: server.to_owned(),
             wire,
             memory,
-            inbox,
+            parties,
             spoke,
             waiters: Mutex::default(),
             next_id: AtomicU64::new(1),
@@ -148,16 +150,21 @@ impl Connection {
         self.send_request(Request { method: method.to_owned(), params, ..Request::default() }).await
     }
 
-    /// Sends a request as it came, but for its id.
-    pub async fn forward(self: &Arc<Self>, method: &str, params: Option<Json>, extra: Fields) -> Waiting {
-        self.send_request(Request { method: method.to_owned(), params, extra, context: None }).await
+    /// Sends a request of `party` as it came, but for its id.
+    pub(super) async fn forward(
+        self: &Arc<Self>,
+        party: Party,
+        method: &str,
+        params: Option<Json>,
+        extra: Fields,
+    ) -> Waiting {
+        let (method, party) = (method.to_owned(), Some(party));
+        self.send_request(Request { method, params, extra, party, context: None }).await
     }
 
-    /// Sends a `tools/call` whose progress goes to `context`.
-    pub async fn call(self: &Arc<Self>, params: Fields, context: RunContext) -> Waiting {
-        let params = Some(params.to_json());
-        let method = "tools/call".to_owned();
-        self.send_request(Request { method, params, context: Some(context), ..Request::default() }).await
+    /// Sends a `tools/call` of `party` whose progress goes to `context`.
+    pub async fn call(self: &Arc<Self>, party: Party, params: Fields, context: RunContext) -> Waiting {
+        self.request_about(party, "tools/call", Some(params.to_json()), context).await
     }
 
     /// The call that a message of the server is about (`about` as [`Inbox::receive`] had it): if that does not say, the call
@@ -170,12 +177,23 @@ impl Connection {
     /// Sends a request for the sake of a call, to which what comes along with the answer belongs.
     pub(super) async fn request_about(
         self: &Arc<Self>,
+        party: Party,
         method: &str,
         params: Option<Json>,
         context: RunContext,
     ) -> Waiting {
-        let method = method.to_owned();
-        self.send_request(Request { method, params, context: Some(context), ..Request::default() }).await
+        let (method, party, context) = (method.to_owned(), Some(party), Some(context));
+        self.send_request(Request { method, params, party, context, ..Request::default() }).await
+    }
+
+    /// For whom the request of this id was sent, if it waits.
+    pub(super) fn party_of(&self, id: u64) -> Option<Party> {
+        self.waiters().open(id)?.party
+    }
+
+    /// The call that was sent last of those that wait.
+    pub(super) fn sent_last(&self) -> Option<u64> {
+        self.waiters().sent_last()
     }
 
     async fn send_request(self: &Arc<Self>, mut request: Request) -> Waiting {
@@ -185,26 +203,38 @@ impl Connection {
         }
         let asker = if is_modern { capabilities_of(request.params.as_ref()) } else { None };
         let id = self.next_id();
-        if request.context.is_some() && request.method == "tools/call" {
+        // Several clients may have the same one.
+        let theirs = if request.context.is_none() && self.parties.is_shared() {
+            request.params.as_ref().and_then(token)
+        } else {
+            None
+        };
+        if theirs.is_some() || (request.context.is_some() && request.method == "tools/call") {
             request.params = request.params.map(|params| with_token(params, id));
         }
         request.params = match request.params {
             params if is_modern => Some(modern::dress(params, self.memory.asker())),
             params => params.map(modern::undress),
         };
-        self.put(id, request, asker).await
+        self.put(id, request, asker, theirs).await
     }
 
     /// Sends a request exactly so.
     pub(super) async fn request_as_it_is(self: &Arc<Self>, method: &str, params: Json) -> Waiting {
         let request = Request { method: method.to_owned(), params: Some(params), ..Request::default() };
-        self.put(self.next_id(), request, None).await
+        self.put(self.next_id(), request, None, None).await
     }
 
-    async fn put(self: &Arc<Self>, id: u64, request: Request, asker: Option<Capabilities>) -> Waiting {
-        let Request { method, params, extra, context } = request;
+    async fn put(
+        self: &Arc<Self>,
+        id: u64,
+        request: Request,
+        asker: Option<Capabilities>,
+        token: Option<Json>,
+    ) -> Waiting {
+        let Request { method, params, extra, party, context } = request;
         let (mut open, reply) = Open::new(id, &method, context);
-        open.asker = asker;
+        (open.asker, open.party, open.token) = (asker, party, token);
         if self.era() == Era::Modern && MAY_ASK.contains(&method.as_str()) {
             open.again = params.clone().map(|params| (params, extra.clone()));
         }
@@ -229,7 +259,7 @@ impl Connection {
         match request.method.as_str() {
             "ping" => {}
             "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
-                self.memory.remember_request(&request.method, request.params.as_ref());
+                self.memory.remember_request(request.party, &request.method, request.params.as_ref());
             }
             _ => return None,
         }
@@ -328,10 +358,6 @@ impl Connection {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn inbox(&self) -> Option<Arc<dyn Inbox>> {
-        self.inbox.as_ref().and_then(Weak::upgrade)
-    }
-
     fn lost(&self) -> Reply {
         Reply::Lost(self.end.get().cloned().unwrap_or_else(|| "the MCP server is gone".to_owned()))
     }
@@ -340,6 +366,16 @@ impl Connection {
 /// What the client can do that makes a request of the modern era.
 fn capabilities_of(params: Option<&Json>) -> Option<Capabilities> {
     crate::modern::meta(params)?.ok().map(|meta| meta.capabilities)
+}
+
+/// The request that a progress token of ours belongs to.
+fn numbered(progress: &Fields) -> Option<u64> {
+    progress.read::<String>("progressToken")?.strip_prefix(TOKEN_PREFIX)?.parse().ok()
+}
+
+/// The progress token that the caller has given.
+fn token(params: &Json) -> Option<Json> {
+    Fields::parse(params.get()).ok()?.read::<Fields>("_meta")?.take("progressToken")
 }
 
 /// The parameters of a call with a progress token of ours, whether or not the caller gave one.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{Connection, Kept, Reply, Waiting};
 use super::tasks::{Dialect, State, Task};
-use super::{Upstream, UpstreamError};
+use super::{Party, Upstream, UpstreamError};
 use crate::dialect::without_related_task;
 use crate::message::{self, Answer, Fields, INVALID_PARAMS, Id, UPSTREAM_GONE, to_json};
 
@@ -38,6 +38,7 @@ enum Blind {
 /// One task that is followed.
 pub(crate) struct Follower {
     upstream: Arc<Upstream>,
+    party: Party,
     connection: Arc<Connection>,
     task: Task,
     kept: Arc<Kept>,
@@ -56,15 +57,16 @@ type Look = Pin<Box<dyn Future<Output = Result<State, Blind>> + Send>>;
 impl Follower {
     /// Follows `task`, which the call of this id has become, if it was made through this connection.
     pub(crate) fn new(
-        upstream: Arc<Upstream>,
+        (upstream, party): (Arc<Upstream>, Party),
         connection: Arc<Connection>,
         task: Task,
         call: Option<u64>,
         context: RunContext,
     ) -> Follower {
-        let kept = Arc::new(connection.keep(call, &task.id, context.clone()));
+        let kept = Arc::new(connection.keep(party, call, &task.id, context.clone()));
         Follower {
             upstream,
+            party,
             connection,
             task,
             kept,
@@ -146,7 +148,7 @@ impl Follower {
             return None;
         }
         let params = Some(self.task.params().to_json());
-        Some(self.connection.request_about("tasks/result", params, self.context.clone()).await)
+        Some(self.connection.request_about(self.party, "tasks/result", params, self.context.clone()).await)
     }
 
     async fn result(&mut self, reply: Reply) -> Result<Attempt, Blind> {
@@ -253,7 +255,7 @@ impl Follower {
         if self.connection.is_closed()
             && let Ok(connection) = self.upstream.connect().await
         {
-            self.kept = Arc::new(connection.keep(None, &self.task.id, self.context.clone()));
+            self.kept = Arc::new(connection.keep(self.party, None, &self.task.id, self.context.clone()));
             self.connection = connection;
         }
         true

@@ -1,10 +1,12 @@
 //! What the client has told a server: a later process of it must know it too, and a modern server hears it with each request.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use meanwhile_core::Json;
 use tokio::sync::watch;
 
+use super::parties::Party;
 use super::tasks::Support;
 use crate::message::{Answer, Fields, Id, Message, to_json};
 
@@ -26,7 +28,14 @@ struct Told {
     initialize: Option<Json>,
     initialized: Option<Message>,
     log_level: Option<Json>,
-    subscriptions: Vec<Json>,
+    subscriptions: Vec<Subscription>,
+}
+
+/// A resource that is subscribed to.
+#[derive(Debug)]
+struct Subscription {
+    params: Json,
+    by: HashSet<Option<Party>>,
 }
 
 /// Who asks, as a modern server hears it with each request.
@@ -76,39 +85,73 @@ impl Memory {
         }
     }
 
-    pub(super) fn remember(&self, message: &Message) {
+    /// Remembers what `party` says. Returns whether the server is to be told: not that it is initialized when it has been told
+    /// that, and not to be silent of what another party wants to hear of.
+    pub(super) fn remember(&self, party: Party, message: &Message) -> bool {
         match message {
             Message::Notification { method, .. } if method == "notifications/initialized" => {
-                self.told().initialized = Some(message.clone());
+                self.told().initialized.replace(message.clone()).is_none()
             }
-            Message::Request { method, params, .. } => self.remember_request(method, params.as_ref()),
-            _ => {}
+            Message::Request { method, params, .. } => {
+                self.remember_request(Some(party), method, params.as_ref())
+            }
+            _ => true,
         }
     }
 
-    pub(super) fn remember_request(&self, method: &str, params: Option<&Json>) {
-        let Some(params) = params else { return };
+    pub(super) fn remember_request(&self, party: Option<Party>, method: &str, params: Option<&Json>) -> bool {
+        let Some(params) = params else { return true };
         match method {
             "logging/setLevel" => self.told().log_level = Some(params.clone()),
-            "resources/subscribe" => self.subscribe(params, true),
-            "resources/unsubscribe" => self.subscribe(params, false),
+            "resources/subscribe" => self.subscribe(party, params),
+            "resources/unsubscribe" => return self.unsubscribe(party, params),
             _ => {}
+        }
+        true
+    }
+
+    fn subscribe(&self, party: Option<Party>, params: &Json) {
+        let named = uri(params);
+        let mut told = self.told();
+        if let Some(held) = told.subscriptions.iter_mut().find(|held| uri(&held.params) == named) {
+            held.by.insert(party);
+        } else if told.subscriptions.len() < SUBSCRIPTIONS_MAX {
+            told.subscriptions.push(Subscription { params: params.clone(), by: HashSet::from([party]) });
+            self.subscribed.send_modify(|version| *version += 1);
         }
     }
 
-    fn subscribe(&self, params: &Json, on: bool) {
+    /// Returns whether nobody holds it any more.
+    fn unsubscribe(&self, party: Option<Party>, params: &Json) -> bool {
         let named = uri(params);
+        self.let_go(party, |held| uri(&held.params) == named);
+        !self.told().subscriptions.iter().any(|held| uri(&held.params) == named)
+    }
+
+    /// A party has gone. Returns the subscriptions that nobody holds any more.
+    pub(super) fn forget(&self, party: Party) -> Vec<Json> {
+        self.let_go(Some(party), |_| true)
+    }
+
+    fn let_go(&self, party: Option<Party>, which: impl Fn(&Subscription) -> bool) -> Vec<Json> {
         let mut told = self.told();
-        let before = told.subscriptions.len();
-        let held = told.subscriptions.iter().any(|held| uri(held) == named);
-        if on && !held && before < SUBSCRIPTIONS_MAX {
-            told.subscriptions.push(params.clone());
-        } else if !on {
-            told.subscriptions.retain(|held| uri(held) != named);
-        }
-        if told.subscriptions.len() != before {
+        let mut ended = Vec::new();
+        told.subscriptions.retain_mut(|held| {
+            let is_held = !which(held) || !held.by.remove(&party) || !held.by.is_empty();
+            if !is_held {
+                ended.push(held.params.clone());
+            }
+            is_held
+        });
+        if !ended.is_empty() {
             self.subscribed.send_modify(|version| *version += 1);
         }
+        ended
+    }
+
+    /// Whether anybody wants to hear of a resource.
+    pub(super) fn is_subscribed(&self) -> bool {
+        !self.told().subscriptions.is_empty()
     }
 
     /// Moves when [`Memory::resources`] changes.
@@ -118,7 +161,7 @@ impl Memory {
 
     /// The resources that are subscribed to, by their URI.
     pub(super) fn resources(&self) -> Vec<String> {
-        self.told().subscriptions.iter().filter_map(uri).collect()
+        self.told().subscriptions.iter().filter_map(|held| uri(&held.params)).collect()
     }
 
     /// With what a new process, or session, of a legacy server is initialized, and what it must be told after that.
@@ -132,7 +175,7 @@ impl Memory {
         let told = self.told();
         let mut rest: Vec<Message> = told.initialized.iter().cloned().collect();
         rest.extend(told.log_level.iter().map(|params| request("logging/setLevel", params)));
-        rest.extend(told.subscriptions.iter().map(|params| request("resources/subscribe", params)));
+        rest.extend(told.subscriptions.iter().map(|held| request("resources/subscribe", &held.params)));
         Some((told.initialize.clone()?, rest))
     }
 }

@@ -8,6 +8,7 @@ mod launch;
 mod listen;
 mod memory;
 mod modern;
+mod parties;
 mod probe;
 mod process;
 mod tasks;
@@ -25,14 +26,16 @@ pub use self::connection::{Connection, Reply, Waiting};
 pub(crate) use self::follow::Follower;
 pub use self::http::Login;
 pub use self::launch::{Launch, Target};
+pub use self::parties::Party;
 pub(crate) use self::tasks::Task;
 
 use self::connection::Common;
 use self::memory::{Memory, with_elicitation};
 use self::modern::Discovered;
+use self::parties::Parties;
 use self::probe::{Found, probe};
 use self::process::Program;
-use crate::message::{Answer, Message};
+use crate::message::{Answer, Fields, Message};
 use crate::revision::Era;
 
 /// The first pause before a dead server is started again; it doubles with each start that fails.
@@ -86,6 +89,9 @@ pub trait Inbox: Send + Sync + 'static {
     /// transport tells. A request is answered by [`Connection::answer`].
     async fn receive(&self, from: &Arc<Connection>, about: Option<u64>, message: Message);
 
+    /// Whether the question that these parameters of a `notifications/cancelled` name was put to it.
+    fn has_question(&self, from: &Arc<Connection>, params: Option<&Json>) -> bool;
+
     /// The answer of a call that had been cancelled: the work had not been stopped.
     fn late_answer(&self, handle: Handle);
 }
@@ -94,10 +100,14 @@ pub trait Inbox: Send + Sync + 'static {
 pub struct Upstream {
     launch: Launch,
     max_message: usize,
-    inbox: OnceLock<Weak<dyn Inbox>>,
+    parties: Arc<Parties>,
     current: Mutex<Option<Arc<Connection>>>,
     starting: tokio::sync::Mutex<Backoff>,
     memory: Arc<Memory>,
+    /// What it has answered to `initialize`.
+    introduced: tokio::sync::Mutex<Option<Json>>,
+    /// Subscriptions reach the server in the order in which they are remembered.
+    subscribing: tokio::sync::Mutex<()>,
     /// Of which era the server has shown to be.
     era: Mutex<Option<Era>>,
     stopped: CancellationToken,
@@ -117,11 +127,23 @@ impl Upstream {
     /// A server that is not running yet. Messages of more than `max_message` bytes from it are refused.
     #[must_use]
     pub fn new(launch: Launch, max_message: usize) -> Arc<Upstream> {
+        Upstream::used_by(Parties::new(false), launch, max_message)
+    }
+
+    /// The same, for several gateways to share.
+    #[must_use]
+    pub fn shared(launch: Launch, max_message: usize) -> Arc<Upstream> {
+        Upstream::used_by(Parties::new(true), launch, max_message)
+    }
+
+    fn used_by(parties: Parties, launch: Launch, max_message: usize) -> Arc<Upstream> {
         let era = launch.era();
         Arc::new(Upstream {
             launch,
             max_message,
-            inbox: OnceLock::new(),
+            parties: Arc::new(parties),
+            introduced: tokio::sync::Mutex::default(),
+            subscribing: tokio::sync::Mutex::default(),
             current: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             memory: Arc::new(Memory::new()),
@@ -132,9 +154,50 @@ impl Upstream {
         })
     }
 
-    /// Names who hears what the server says of its own accord. Once, before the first connection.
-    pub fn set_inbox(&self, inbox: Weak<dyn Inbox>) {
-        let _ = self.inbox.set(inbox);
+    /// A name for one who is to use the server.
+    #[must_use]
+    pub fn party(&self) -> Party {
+        self.parties.name()
+    }
+
+    /// From now on `party` hears what the server says of its own accord.
+    pub fn join(&self, party: Party, inbox: Weak<dyn Inbox>) {
+        self.parties.join(party, inbox);
+    }
+
+    /// A party needs the server no longer. If it is not shared that is its end.
+    pub async fn leave(&self, party: Party) {
+        if !self.parties.is_shared() {
+            return self.stop().await;
+        }
+        let _in_turn = self.subscribing.lock().await;
+        self.parties.leave(party);
+        for params in self.memory.forget(party) {
+            if let Some(connection) = self.running() {
+                drop(connection.request("resources/unsubscribe", Some(params)).await);
+            }
+        }
+    }
+
+    /// Ends the server until somebody asks it something, unless it is to tell of a resource. `may_rest` is asked again when
+    /// whoever comes has to wait.
+    pub async fn rest(&self, may_rest: impl Fn() -> bool + Send) {
+        let may_rest = || self.is_initialized() && !self.memory.is_subscribed() && may_rest();
+        if self.running().is_none() || !may_rest() {
+            return;
+        }
+        let mut backoff = self.starting.lock().await;
+        let Some(connection) = self.current().take() else { return };
+        if !may_rest() {
+            *self.current() = Some(connection);
+            return;
+        }
+        *backoff = Backoff::default();
+        tracing::info!(
+            server = self.launch.name,
+            "nobody asks the server anything; it rests until somebody does"
+        );
+        connection.stop().await;
     }
 
     /// The running server, or a new process of it, which then has been told all that the old one knew.
@@ -220,13 +283,22 @@ impl Upstream {
     }
 
     /// Introduces the client, with the parameters of its `initialize`, and returns what a legacy server would answer. A modern one
-    /// is not told: it hears who asks with each request.
+    /// is not told: it hears who asks with each request. That is done once; whoever introduces another client later gets what was
+    /// answered then.
     ///
     /// # Errors
     /// [`UpstreamError`], if there is no server, or it went before it answered.
     pub async fn initialize(self: &Arc<Self>, params: Json) -> Result<Answer, UpstreamError> {
+        let mut known = self.introduced.lock().await;
+        if let Some(result) = &*known {
+            return Ok(Answer::Result(result.clone()));
+        }
         let introduced = self.introduce(params).await?;
-        self.introduced(introduced).await
+        let answer = self.introduced(introduced).await?;
+        if let Answer::Result(result) = &answer {
+            *known = Some(result.clone());
+        }
+        Ok(answer)
     }
 
     /// The first half of [`Upstream::initialize`]: when it returns, what comes after will reach the server after it.
@@ -285,9 +357,33 @@ impl Upstream {
         self.memory.is_initialized()
     }
 
-    /// Remembers what the client has told the server and a later process must know too.
-    pub fn remember(&self, message: &Message) {
-        self.memory.remember(message);
+    /// Whether it is known to be a modern server.
+    pub(crate) fn is_modern(&self) -> bool {
+        *self.era() == Some(Era::Modern)
+    }
+
+    /// Remembers what a client has told the server and a later process must know too. Returns whether the server is to be told.
+    pub fn remember(&self, party: Party, message: &Message) -> bool {
+        self.memory.remember(party, message)
+    }
+
+    /// Passes a request of `party` on. `None` if the server is not asked, for another party wants to hear what this one no longer
+    /// does.
+    pub(crate) async fn pass(
+        &self,
+        to: &Arc<Connection>,
+        party: Party,
+        method: &str,
+        params: Option<Json>,
+        extra: Fields,
+    ) -> Option<Waiting> {
+        let is_subscription = matches!(method, "resources/subscribe" | "resources/unsubscribe");
+        let _in_turn = if is_subscription { Some(self.subscribing.lock().await) } else { None };
+        let is_asked = self.memory.remember_request(Some(party), method, params.as_ref());
+        if !is_asked {
+            return None;
+        }
+        Some(to.forward(party, method, params, extra).await)
     }
 
     async fn pause(&self, backoff: &mut Backoff) {
@@ -319,7 +415,7 @@ impl Upstream {
         };
         match found {
             Found::Modern(discovered) => {
-                self.is_modern(&connection, discovered);
+                self.found_modern(&connection, discovered);
                 Ok(connection)
             }
             Found::Legacy => self.introduce_again(connection).await,
@@ -336,7 +432,7 @@ impl Upstream {
         }
     }
 
-    fn is_modern(&self, connection: &Arc<Connection>, discovered: Discovered) {
+    fn found_modern(&self, connection: &Arc<Connection>, discovered: Discovered) {
         *self.era() = Some(Era::Modern);
         connection.be_modern(discovered);
         tokio::spawn(listen::hold(connection.clone()));
@@ -346,16 +442,13 @@ impl Upstream {
     async fn is_modern_after_all(&self, connection: &Arc<Connection>) -> bool {
         let Some(discovered) = connection.late.word().await else { return false };
         tracing::info!(server = self.launch.name, "the MCP server is of the modern era after all");
-        self.is_modern(connection, discovered);
+        self.found_modern(connection, discovered);
         true
     }
 
     fn reach(&self) -> Result<Arc<Connection>, UpstreamError> {
-        let common = Common {
-            memory: self.memory.clone(),
-            inbox: self.inbox.get().cloned(),
-            spoke: self.spoke.clone(),
-        };
+        let common =
+            Common { memory: self.memory.clone(), parties: self.parties.clone(), spoke: self.spoke.clone() };
         match &self.launch.target {
             Target::Process { program, args, env, cwd } => {
                 let program = Program { name: &self.launch.name, program, args, env, cwd: cwd.as_ref() };

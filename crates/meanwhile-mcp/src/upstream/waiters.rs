@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::connection::Reply;
 use super::modern::Interim;
+use super::parties::Party;
 use crate::message::{Answer, Fields, Id, Message, to_json};
 use crate::modern::Capabilities;
 
@@ -54,6 +55,10 @@ pub(super) struct Open {
     goes_on: bool,
     /// What the client can do who knows rounds of questions itself.
     pub(super) asker: Option<Capabilities>,
+    /// For whom it was sent.
+    pub(super) party: Option<Party>,
+    /// The caller's progress token, if it was sent under one of ours.
+    pub(super) token: Option<Json>,
 }
 
 /// One round of questions.
@@ -146,6 +151,8 @@ impl Open {
             round: None,
             goes_on: false,
             asker: None,
+            party: None,
+            token: None,
         };
         (open, answer)
     }
@@ -220,6 +227,15 @@ impl Waiters {
             Waiter::Cancelled(_) => None,
         });
         calls.max_by_key(|(id, _)| **id).map(|(_, context)| context.clone())
+    }
+
+    /// The call that was sent last; if there is none, the last other request that somebody waits for.
+    pub(super) fn sent_last(&self) -> Option<u64> {
+        let open = self.known.iter().filter_map(|(id, waiter)| match waiter {
+            Waiter::Open(open) if open.party.is_some() => Some((open.context.is_some(), *id)),
+            _ => None,
+        });
+        open.max().map(|(_, id)| id)
     }
 
     /// Whether it is a question that was asked here.
@@ -319,8 +335,9 @@ impl Waiters {
     }
 
     /// A call has become a task: what is said of either is heard until [`Waiters::unfollow`].
-    pub(super) fn follow(&mut self, id: u64, task: &str, context: RunContext) -> Arc<Notify> {
+    pub(super) fn follow(&mut self, party: Party, id: u64, task: &str, context: RunContext) -> Arc<Notify> {
         let (mut open, _) = Open::new(id, "tools/call", Some(context));
+        open.party = Some(party);
         open.goes_on = true;
         self.known.insert(id, Waiter::Open(open));
         let wake = Arc::new(Notify::new());

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use meanwhile_core::{Json, Progress};
 use serde::Deserialize;
 
-use super::{Connection, Reply, TASK_NEWS, TOKEN_PREFIX, Wire};
+use super::{Connection, Reply, TASK_NEWS, Wire, numbered};
 use crate::dialect::{RELATED_TASK, without_related_task};
 use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, UPSTREAM_GONE};
 use crate::revision::Era;
@@ -22,6 +22,9 @@ impl Connection {
     pub(in crate::upstream) async fn take(self: &Arc<Self>, about: Option<u64>, message: Message) {
         let about = about.map(|sent_as| self.waiters().known_as(sent_as));
         let Some(message) = self.take_of_task(message).await else { return };
+        if let Some((request, progress)) = self.under_its_token(&message) {
+            return self.pass_in(Some(request), progress).await;
+        }
         match message {
             Message::Response { id, answer, extra } if !id.is_unknown() => {
                 self.response(&id, answer, extra).await;
@@ -74,9 +77,20 @@ impl Connection {
     }
 
     pub(super) async fn pass_in(self: &Arc<Self>, about: Option<u64>, message: Message) {
-        if let Some(inbox) = self.inbox() {
-            inbox.receive(self, about, message).await;
+        self.parties.receive(self, about, message).await;
+    }
+
+    /// Progress of a request that was passed on under a token of ours: under its own, and which request that is.
+    fn under_its_token(&self, message: &Message) -> Option<(u64, Message)> {
+        let Message::Notification { method, params: Some(params), extra } = message else { return None };
+        if method != "notifications/progress" || !self.parties.is_shared() {
+            return None;
         }
+        let mut fields = Fields::parse(params.get()).ok()?;
+        let id = numbered(&fields)?;
+        fields.set("progressToken", self.waiters().open(id)?.token.clone()?);
+        let (method, params) = (method.clone(), Some(fields.to_json()));
+        Some((id, Message::Notification { method, params, extra: extra.clone() }))
     }
 
     async fn response(self: &Arc<Self>, id: &Id, answer: Answer, extra: Fields) {
@@ -109,11 +123,7 @@ impl Connection {
                 };
                 let _ = open.reply.send(Reply::Answer(answer, extra));
             }
-            Whose::Cancelled(handle) => {
-                if let Some(inbox) = self.inbox() {
-                    inbox.late_answer(handle);
-                }
-            }
+            Whose::Cancelled(handle) => self.parties.late_answer(handle),
             Whose::Nobody => {
                 tracing::warn!(server = self.server, %id, "an answer to no request of ours; it is ignored");
             }
@@ -192,10 +202,7 @@ impl Connection {
         }
         let Some(params) = params else { return false };
         let Ok(fields) = Fields::parse(params.get()) else { return false };
-        let token: Option<String> = fields.read("progressToken");
-        let Some(id) = token.and_then(|token| token.strip_prefix(TOKEN_PREFIX)?.parse().ok()) else {
-            return false;
-        };
+        let Some(id) = numbered(&fields) else { return false };
         // What does not read is still for whoever waits, word for word.
         let report = serde_json::from_str::<Report>(params.get()).unwrap_or_default();
         if let Some(Open { context: Some(context), signs, .. }) = self.waiters().open(id) {

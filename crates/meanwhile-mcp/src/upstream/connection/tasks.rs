@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use super::{CANCELLED, Connection};
 use crate::message::{Answer, Fields, Id, Message};
 use crate::revision::Era;
+use crate::upstream::parties::Party;
 
 /// A call that has become a task of the server: what is said of it is heard as long as this is there.
 pub(in crate::upstream) struct Kept {
@@ -44,12 +45,13 @@ impl Connection {
     /// Goes on hearing what is said of a call that has become a task, or of a task that was found again.
     pub(in crate::upstream) fn keep(
         self: &Arc<Self>,
+        party: Party,
         call: Option<u64>,
         task: &str,
         context: RunContext,
     ) -> Kept {
         let id = call.unwrap_or_else(|| self.next_id());
-        let wake = self.waiters().follow(id, task, context);
+        let wake = self.waiters().follow(party, id, task, context);
         Kept { connection: self.clone(), id, task: task.to_owned(), wake }
     }
 

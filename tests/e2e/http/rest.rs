@@ -1,0 +1,52 @@
+//! Processes that nobody asks anything end, and are there again when they are asked.
+
+use serde_json::json;
+
+use super::web::Served;
+use crate::client::{FIXTURE, Home, example, text};
+use crate::faces::Gate;
+
+const PATH: &str = "/mcp/fixture";
+const RESTS: &str = "it rests until somebody does";
+
+#[test]
+fn the_process_of_a_session_left_alone_rests_and_others_do_not() {
+    let home = Home::new();
+    let served = Served::fixture_in(&home, &["-v", "--server-idle", "1s", "--inline-budget", "30ms"]);
+    let listening = served.session(PATH, None, "2025-11-25");
+    let _stream = listening.listen();
+    let subscribed = served.session(PATH, None, "2025-11-25");
+    subscribed.request("resources/subscribe", &json!({"uri": "fixture://notes/a"}));
+    let working = served.session(PATH, None, "2025-11-25");
+    let gate = Gate::new(&home, "gate");
+    let handle = working.call("gate", &gate.arguments())["structuredContent"]["handle"].clone();
+    let idle = served.session(PATH, None, "2025-11-25");
+    idle.request("logging/setLevel", &json!({"level": "debug"}));
+    served.process.wait_stderr(RESTS);
+    served.process.wait_log("exit");
+    let echo = json!({"text": "here"});
+    for session in [&listening, &subscribed, &working] {
+        assert_eq!(text(&session.call("echo", &echo)), "here");
+    }
+    assert_eq!(home.log().matches("spawned").count(), 4, "these were there all the time");
+    gate.open();
+    assert_eq!(text(&working.call("poll_result", &json!({"handle": handle}))), "opened");
+    // It is what it was, and knows what it was told.
+    assert_eq!(text(&idle.call("echo", &echo)), "here");
+    assert!(home.log().matches("spawned").count() >= 5);
+    served.process.wait_log_count("set level debug", 2);
+}
+
+#[test]
+fn a_shared_process_rests_when_all_leave_it_alone() {
+    let home = Home::new();
+    let servers = json!({"fixture": {"command": example(FIXTURE), "share": true}});
+    let served = Served::start(&home, &servers, &["-v", "--server-idle", "300ms"]);
+    let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));
+    served.process.wait_stderr(RESTS);
+    served.process.wait_log("exit");
+    for session in &sessions {
+        assert_eq!(text(&session.call("echo", &json!({"text": "here"}))), "here");
+    }
+    assert!(home.log().matches("spawned").count() >= 2);
+}

@@ -1,0 +1,108 @@
+//! One process of a server for all who use it.
+
+use serde_json::{Value, json};
+
+use super::modern::{ask, call};
+use super::web::Served;
+use crate::client::{FIXTURE, Home, example, text};
+use crate::faces::Gate;
+
+const PATH: &str = "/mcp/fixture";
+
+fn shared(extra: &[&str]) -> Served {
+    Served::start(&Home::new(), &json!({"fixture": {"command": example(FIXTURE), "share": true}}), extra)
+}
+
+#[test]
+fn all_sessions_and_clients_without_one_have_one_process() {
+    let served = shared(&[]);
+    let first = served.session(PATH, None, "2025-06-18");
+    let second = served.session(PATH, None, "2025-11-25");
+    let together = served.session("/mcp", None, "2025-11-25");
+    assert_eq!(first.introduction["protocolVersion"], "2025-06-18");
+    assert_eq!(second.introduction["protocolVersion"], "2025-11-25");
+    assert_eq!(first.introduction["serverInfo"], second.introduction["serverInfo"]);
+    let echo = json!({"text": "hello"});
+    let answer = ask(&served, "tools/call", &call("echo", &echo, &json!({})), &[]).json();
+    assert_eq!(text(&answer["result"]), "hello");
+    assert_eq!(text(&together.call("fixture__echo", &echo)), "hello");
+    assert_eq!(text(&first.call("echo", &echo)), "hello");
+    // Who goes takes nothing away from the others.
+    assert_eq!(first.send("DELETE", &[], "").status, 204);
+    assert_eq!(text(&second.call("echo", &echo)), "hello");
+    assert_eq!(served.process.home().log().matches("spawned").count(), 1);
+    super::shutdown::tell(&served, "-TERM");
+    assert!(served.process.wait_exit().success());
+    assert_eq!(served.process.home().log().matches("exit").count(), 1);
+}
+
+#[test]
+fn all_hear_of_changes_and_each_of_its_own_calls() {
+    let served = shared(&["--mode", "inline"]);
+    let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));
+    let mut listening = sessions.each_ref().map(|session| session.listen());
+    sessions[0].call("grow", &json!({}));
+    for listening in &mut listening {
+        assert_eq!(listening.message().expect("a change")["method"], "notifications/tools/list_changed");
+    }
+    let gates = ["a", "b"].map(|name| Gate::new(served.process.home(), name));
+    let slow = |number: usize| {
+        let params =
+            json!({"name": "gate", "arguments": gates[number].arguments(), "_meta": {"progressToken": "p"}});
+        sessions[number].ask("slow", "tools/call", &params)
+    };
+    let mut calls = [slow(0), slow(1)];
+    for call in &mut calls {
+        assert_eq!(call.message().expect("progress")["params"]["progressToken"], "p");
+    }
+    for (gate, call) in gates.iter().zip(&mut calls) {
+        gate.open();
+        assert_eq!(text(&call.message().expect("the answer")["result"]), "opened", "and nothing before it");
+    }
+}
+
+#[test]
+fn a_question_goes_to_whose_call_it_is_about() {
+    let served = shared(&["--mode", "inline"]);
+    let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));
+    let asking = json!({"name": "ask_elicitation", "arguments": {}});
+    let mut calls = Vec::new();
+    for session in &sessions {
+        let mut call = session.ask("a", "tools/call", &asking);
+        let question = call.message().expect("a question");
+        assert_eq!(question["method"], "elicitation/create", "{question}");
+        calls.push((call, question["id"].clone()));
+    }
+    assert_ne!(calls[0].1, calls[1].1);
+    for ((session, (call, question)), colour) in sessions.iter().zip(&mut calls).zip(["red", "blue"]) {
+        session.respond(question, &json!({"action": "accept", "content": {"colour": colour}}));
+        assert!(text(&call.response()["result"]).contains(colour));
+    }
+}
+
+#[test]
+fn a_resource_is_told_of_as_long_as_anybody_wants_it() {
+    let served = shared(&[]);
+    let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));
+    let uri = json!({"uri": "fixture://notes/a"});
+    let of =
+        |session: usize, method: &str| -> Value { sessions[session].request(method, &uri)["result"].clone() };
+    assert_eq!(of(0, "resources/subscribe"), json!({}));
+    assert_eq!(of(1, "resources/subscribe"), json!({}));
+    assert_eq!(of(0, "resources/unsubscribe"), json!({}));
+    assert_eq!(of(1, "resources/read")["contents"][0]["text"], "note a");
+    assert!(!served.process.home().log().contains("unsubscribe"));
+    assert_eq!(sessions[1].send("DELETE", &[], "").status, 204);
+    served.process.wait_log("unsubscribe fixture://notes/a");
+}
+
+#[test]
+fn it_is_started_again_for_all() {
+    let served = shared(&["--inline-budget", "5s"]);
+    let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));
+    sessions[0].request("tools/call", &json!({"name": "crash", "arguments": {}}));
+    for session in &sessions {
+        assert_eq!(text(&session.call("echo", &json!({"text": "again"}))), "again");
+    }
+    assert_eq!(served.process.home().log().matches("spawned").count(), 2);
+}
