@@ -18,6 +18,7 @@ mod jobs_command;
 mod ledger;
 mod lingering;
 mod load;
+mod login;
 mod malformed;
 mod modern;
 mod passing;

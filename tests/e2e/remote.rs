@@ -39,7 +39,7 @@ impl Drop for Server {
     }
 }
 
-fn wrap(url: &str, extra: &[&str]) -> Client {
+pub(crate) fn wrap(url: &str, extra: &[&str]) -> Client {
     let meanwhile = crate::client::meanwhile();
     Client::spawn(&[&[meanwhile, "wrap", "--url", url], extra].concat())
 }
@@ -85,14 +85,21 @@ fn a_server_that_is_not_there_says_so() {
 }
 
 /// One request as a scripted server sees it.
-struct Asked {
-    method: String,
+pub(crate) struct Asked {
+    pub(crate) method: String,
     headers: String,
-    body: Value,
+    /// Null, if it is no JSON.
+    pub(crate) body: Value,
+    pub(crate) text: String,
 }
 
 impl Asked {
-    fn header(&self, name: &str) -> Option<&str> {
+    /// The path and the query.
+    pub(crate) fn path(&self) -> &str {
+        self.headers.split(' ').nth(1).unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let line = self
             .headers
             .lines()
@@ -102,7 +109,7 @@ impl Asked {
 }
 
 /// A server that answers as it is told: the status, more headers, and the body. A connection is closed after each answer.
-fn scripted(
+pub(crate) fn scripted(
     answer: impl Fn(&Asked, usize) -> (u16, String, String) + Send + Sync + 'static,
 ) -> (String, Arc<Mutex<Vec<Asked>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -127,11 +134,12 @@ fn serve(
     let mut headers = String::new();
     while reader.read_line(&mut headers).is_ok_and(|bytes| bytes > 2) {}
     let method = headers.split(' ').next().unwrap_or_default().to_owned();
-    let mut asked = Asked { method, headers, body: Value::Null };
+    let mut asked = Asked { method, headers, body: Value::Null, text: String::new() };
     let length = asked.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).expect("the body");
     asked.body = serde_json::from_slice(&body).unwrap_or_default();
+    asked.text = String::from_utf8(body).unwrap_or_default();
     let before = seen
         .lock()
         .expect("as the test has it")
@@ -144,7 +152,7 @@ fn serve(
     let _ = reader.get_mut().write_all(head.as_bytes());
 }
 
-fn json_answer(asked: &Asked, result: Value) -> (u16, String, String) {
+pub(crate) fn json_answer(asked: &Asked, result: Value) -> (u16, String, String) {
     let body = json!({"jsonrpc": "2.0", "id": asked.body["id"], "result": result}).to_string();
     (200, "content-type: application/json\r\n".to_owned(), body)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use meanwhile_mcp::oauth::{self, Client, ClientAsked, Credentials, Discovery, Entry, Flow, Secret};
+use meanwhile_mcp::login::{self, Client, ClientAsked, Credentials, Discovery, Entry, Flow, Secret};
 use meanwhile_mcp::rules::duration;
 use meanwhile_mcp::upstream::{self, Target};
 
@@ -152,7 +152,7 @@ impl Login {
                 bail!("--client-credentials needs a --client-id and a --client-secret-file");
             };
             let client = Client::given(&discovery, id, Some(secret));
-            oauth::log_in_as_client(&discovery, client, &self.scopes(&server.oauth)).await?
+            login::log_in_as_client(&discovery, client, &self.scopes(&server.oauth)).await?
         } else {
             self.in_browser(&server.oauth, discovery, asked, before.as_ref()).await?
         };
@@ -236,7 +236,7 @@ impl Logout {
         let was_there = server.entry.forget()?;
         drop(lock);
         if let Some(credentials) = credentials
-            && let Err(error) = oauth::revoke(&credentials).await
+            && let Err(error) = login::revoke(&credentials).await
         {
             say(&format!("the authorization server was not told: {error}"));
         }

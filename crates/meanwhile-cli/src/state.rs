@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::{Store, SystemClock};
-use meanwhile_mcp::oauth::Vault;
+use meanwhile_mcp::login::Vault;
 use meanwhile_sqlite::SqliteStore;
 
 /// The store's file.

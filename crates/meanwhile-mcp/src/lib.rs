@@ -15,7 +15,7 @@
 //! | [`gateway`] | how are a client and a server joined through the job engine? |
 //! | [`http`] | how do clients reach it over HTTP? |
 //! | [`hub`] | how are several servers one? |
-//! | [`oauth`] | how does a user log in at a server elsewhere? |
+//! | [`login`] | how does a user log in at a server elsewhere? |
 //! | [`document`], [`preview`], [`slice`](mod@slice) | how is an answer shown that is too large for a model? |
 //! | [`words`] | what does a model read? |
 //!
@@ -33,9 +33,9 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod http;
 pub mod hub;
+pub mod login;
 pub mod message;
 pub mod modern;
-pub mod oauth;
 pub mod preview;
 pub mod revision;
 pub mod rules;

@@ -10,4 +10,4 @@ mod replicas;
 mod rest;
 mod share;
 mod shutdown;
-mod web;
+pub(crate) mod web;

@@ -10,7 +10,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use meanwhile_mcp::oauth::{Code, Flow, OAuthError, Returned};
+use meanwhile_mcp::login::{Code, Flow, LoginError, Returned};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -25,7 +25,7 @@ pub(super) struct Callback {
 
 struct Waiting {
     flow: Arc<Flow>,
-    came: mpsc::Sender<Result<Code, OAuthError>>,
+    came: mpsc::Sender<Result<Code, LoginError>>,
 }
 
 impl Callback {

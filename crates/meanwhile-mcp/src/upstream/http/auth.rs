@@ -9,7 +9,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use tokio::time::Instant;
 
 use super::{Failure, failure};
-use crate::oauth::{Challenge, Credentials, Entry, OAuthError, Renewal, is_confidential, renew};
+use crate::login::{Challenge, Credentials, Entry, LoginError, Renewal, is_confidential, renew};
 
 /// A renewal that failed is not tried again for so long, while the token still holds.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -180,7 +180,7 @@ fn wants_more(response: &Response) -> bool {
     response.status() == StatusCode::FORBIDDEN && Challenge::read(response.headers()).wants_more()
 }
 
-fn unusable(error: OAuthError) -> Failure {
+fn unusable(error: LoginError) -> Failure {
     Failure::Refused(format!("has a login that cannot be used: {error}"))
 }
 

@@ -29,8 +29,8 @@ use self::session::Session;
 use self::sse::{Decoder, Event};
 use super::UpstreamError;
 use super::connection::{Common, Connection, Wire};
+use crate::login::Challenge;
 use crate::message::{self, Answer, Fields, Id, Incoming, Message};
-use crate::oauth::Challenge;
 use crate::revision::{Era, Revision};
 
 /// How long the connection to a server may take to be made.

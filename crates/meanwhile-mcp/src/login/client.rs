@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::discovery::Discovery;
 use super::vault::{Credentials, Secret};
 use super::web::answer;
-use super::{OAuthError, told};
+use super::{LoginError, told};
 
 pub(super) const BASIC: &str = "client_secret_basic";
 pub(super) const POST: &str = "client_secret_post";
@@ -72,13 +72,13 @@ impl Client {
     /// that is registered now. The browser will come back to `redirect`.
     ///
     /// # Errors
-    /// [`OAuthError`], if none of these can be had.
+    /// [`LoginError`], if none of these can be had.
     pub async fn obtain(
         discovery: &Discovery,
         asked: ClientAsked,
         before: Option<&Credentials>,
         redirect: &str,
-    ) -> Result<Client, OAuthError> {
+    ) -> Result<Client, LoginError> {
         if let Some(id) = asked.id {
             let client = Client::given(discovery, id, asked.secret);
             return client.unless_moved(discovery, before);
@@ -120,18 +120,18 @@ impl Client {
     }
 
     /// What one authorization server knows, another need not.
-    fn unless_moved(self, discovery: &Discovery, before: Option<&Credentials>) -> Result<Client, OAuthError> {
+    fn unless_moved(self, discovery: &Discovery, before: Option<&Credentials>) -> Result<Client, LoginError> {
         let now = &discovery.metadata.issuer;
         match before.filter(|before| before.client.id == self.id && before.issuer != *now) {
-            Some(before) => Err(OAuthError::Moved { before: before.issuer.clone(), now: now.clone() }),
+            Some(before) => Err(LoginError::Moved { before: before.issuer.clone(), now: now.clone() }),
             None => Ok(self),
         }
     }
 
-    async fn register(discovery: &Discovery, redirect: &str) -> Result<Client, OAuthError> {
+    async fn register(discovery: &Discovery, redirect: &str) -> Result<Client, LoginError> {
         let metadata = &discovery.metadata;
         let Some(endpoint) = &metadata.registration_endpoint else {
-            return Err(OAuthError::NoRegistration { issuer: metadata.issuer.clone() });
+            return Err(LoginError::NoRegistration { issuer: metadata.issuer.clone() });
         };
         let url = discovery.web.address("registration endpoint", endpoint)?;
         let methods = metadata.token_endpoint_auth_methods_supported.as_deref();
@@ -149,7 +149,7 @@ impl Client {
         let (status, body) = discovery.web.post_json(&url, &request).await?;
         if !status.is_success() {
             let why = format!("HTTP {status}: {}", told(&String::from_utf8_lossy(&body)));
-            return Err(OAuthError::Denied(format!("it does not register us ({why}); give --client-id")));
+            return Err(LoginError::Denied(format!("it does not register us ({why}); give --client-id")));
         }
         let registered: Registered =
             serde_json::from_slice(&body).map_err(|error| answer(&url, error.to_string()))?;

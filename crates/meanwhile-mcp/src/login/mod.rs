@@ -28,7 +28,7 @@ const TOLD_MAX: usize = 300;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
-pub enum OAuthError {
+pub enum LoginError {
     /// An address to which no secret may go.
     #[error(
         "the {what} `{url}` is not used: it must begin with https://, or be on this machine as the MCP server is"
@@ -114,8 +114,8 @@ fn told(text: &str) -> String {
 }
 
 /// Random letters that nobody guesses: of 256 bits.
-fn random() -> Result<String, OAuthError> {
+fn random() -> Result<String, LoginError> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|_| OAuthError::NoRandomness)?;
+    getrandom::fill(&mut bytes).map_err(|_| LoginError::NoRandomness)?;
     Ok(data_encoding::BASE64URL_NOPAD.encode(&bytes))
 }

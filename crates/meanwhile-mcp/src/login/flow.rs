@@ -10,7 +10,7 @@ use super::client::Client;
 use super::discovery::Discovery;
 use super::token::{self, Fresh};
 use super::vault::{Credentials, Grant};
-use super::{OAuthError, random, told};
+use super::{LoginError, random, told};
 
 /// A login that waits for its user.
 pub struct Flow {
@@ -39,7 +39,7 @@ pub enum Returned {
     /// It is not the answer to this login.
     Foreign,
     /// There will be no token.
-    Refused(OAuthError),
+    Refused(LoginError),
 }
 
 /// A code that is worth a token, once.
@@ -62,7 +62,7 @@ impl Flow {
         redirect: &str,
         scopes: &[String],
         before: Option<&Credentials>,
-    ) -> Result<Flow, OAuthError> {
+    ) -> Result<Flow, LoginError> {
         discovery.check_proof()?;
         let scopes = if scopes.is_empty() {
             let before = before.filter(|before| before.issuer == discovery.metadata.issuer);
@@ -85,10 +85,10 @@ impl Flow {
     ///
     /// # Errors
     /// If the authorization server has none that may be used.
-    pub fn page(&self) -> Result<Url, OAuthError> {
+    pub fn page(&self) -> Result<Url, LoginError> {
         let metadata = &self.discovery.metadata;
         let Some(endpoint) = &metadata.authorization_endpoint else {
-            return Err(OAuthError::Unsafe { issuer: metadata.issuer.clone(), what: "logins in a browser" });
+            return Err(LoginError::Unsafe { issuer: metadata.issuer.clone(), what: "logins in a browser" });
         };
         let mut page = self.discovery.web.address("authorization endpoint", endpoint)?;
         let digest = ring::digest::digest(&ring::digest::SHA256, self.verifier.as_bytes());
@@ -123,20 +123,20 @@ impl Flow {
         let metadata = &self.discovery.metadata;
         match parameter("iss") {
             Some(issuer) if issuer != metadata.issuer => {
-                return Returned::Refused(OAuthError::WrongIssuer(format!("`{}`", told(&issuer))));
+                return Returned::Refused(LoginError::WrongIssuer(format!("`{}`", told(&issuer))));
             }
             None if metadata.authorization_response_iss_parameter_supported => {
-                return Returned::Refused(OAuthError::WrongIssuer("it does not say which".to_owned()));
+                return Returned::Refused(LoginError::WrongIssuer("it does not say which".to_owned()));
             }
             _ => {}
         }
         if let Some(error) = parameter("error") {
             let described = parameter("error_description").map(|text| format!(": {}", told(&text)));
-            return Returned::Refused(OAuthError::Denied(told(&error) + &described.unwrap_or_default()));
+            return Returned::Refused(LoginError::Denied(told(&error) + &described.unwrap_or_default()));
         }
         match parameter("code") {
             Some(code) => Returned::Code(Code(code)),
-            None => Returned::Refused(OAuthError::Denied("it gave no code".to_owned())),
+            None => Returned::Refused(LoginError::Denied("it gave no code".to_owned())),
         }
     }
 
@@ -144,7 +144,7 @@ impl Flow {
     ///
     /// # Errors
     /// If the authorization server does not take it.
-    pub async fn redeem(&self, code: Code) -> Result<Credentials, OAuthError> {
+    pub async fn redeem(&self, code: Code) -> Result<Credentials, LoginError> {
         let form = [
             ("grant_type", "authorization_code"),
             ("code", &code.0),

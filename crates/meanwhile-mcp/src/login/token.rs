@@ -10,7 +10,7 @@ use super::client::{BASIC, Client, POST};
 use super::discovery::Discovery;
 use super::vault::{Credentials, Entry, Grant, Secret};
 use super::web::{Web, answer, shown};
-use super::{OAuthError, told};
+use super::{LoginError, told};
 
 /// So long before its end a token is renewed, in seconds.
 const AHEAD: u64 = 60;
@@ -120,7 +120,7 @@ pub async fn log_in_as_client(
     discovery: &Discovery,
     client: Client,
     scopes: &[String],
-) -> Result<Credentials, OAuthError> {
+) -> Result<Credentials, LoginError> {
     let scopes = if scopes.is_empty() { discovery.scopes(&[]) } else { scopes.to_vec() };
     let joined = scopes.join(" ");
     let mut form = vec![("grant_type", "client_credentials"), ("resource", discovery.resource.as_str())];
@@ -136,9 +136,9 @@ pub async fn log_in_as_client(
 ///
 /// # Errors
 /// If it cannot be told, or says no.
-pub async fn revoke(credentials: &Credentials) -> Result<(), OAuthError> {
+pub async fn revoke(credentials: &Credentials) -> Result<(), LoginError> {
     let Some(endpoint) = &credentials.revocation_endpoint else { return Ok(()) };
-    let server = OAuthError::Address { what: "MCP server", url: credentials.server.clone() };
+    let server = LoginError::Address { what: "MCP server", url: credentials.server.clone() };
     let web = Web::around(&Url::parse(&credentials.server).map_err(|_| server)?)?;
     let endpoint = web.address("revocation endpoint", endpoint)?;
     let token = credentials.refresh_token.as_ref().unwrap_or(&credentials.access_token);
@@ -152,10 +152,10 @@ pub(super) async fn ask(
     endpoint: &Url,
     client: &Client,
     form: &[(&str, &str)],
-) -> Result<Fresh, OAuthError> {
+) -> Result<Fresh, LoginError> {
     match ask_or_hear(web, endpoint, client, form).await? {
         Ok(fresh) => Ok(fresh),
-        Err(refusal) => Err(OAuthError::Denied(refusal.told())),
+        Err(refusal) => Err(LoginError::Denied(refusal.told())),
     }
 }
 
@@ -164,7 +164,7 @@ async fn ask_or_hear(
     endpoint: &Url,
     client: &Client,
     form: &[(&str, &str)],
-) -> Result<Result<Fresh, Refusal>, OAuthError> {
+) -> Result<Result<Fresh, Refusal>, LoginError> {
     let (status, body) = post(web, endpoint, client, form).await?;
     if status.is_success() {
         let fresh: Fresh =
@@ -189,7 +189,7 @@ async fn post(
     endpoint: &Url,
     client: &Client,
     form: &[(&str, &str)],
-) -> Result<(StatusCode, Vec<u8>), OAuthError> {
+) -> Result<(StatusCode, Vec<u8>), LoginError> {
     let (encoded, mut form) =
         (client.secret.as_ref().map(|secret| (encode(&client.id), encode(secret.text()))), form.to_vec());
     let mut basic = None;
@@ -218,7 +218,7 @@ fn encode(text: &str) -> String {
 }
 
 /// Fetches another token than the one that is `old`, unless somebody has done so already. One at a time, whichever process.
-pub(crate) async fn renew(entry: &Entry, old: &Secret) -> Result<Renewal, OAuthError> {
+pub(crate) async fn renew(entry: &Entry, old: &Secret) -> Result<Renewal, LoginError> {
     let _lock = entry.lock().await?;
     let Some(kept) = entry.read()? else {
         return Ok(Renewal::LoginNeeded("you have logged out".to_owned()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use super::OAuthError;
+use super::LoginError;
 use super::client::Client;
 use super::web::shown as shown_url;
 
@@ -143,7 +143,7 @@ impl Entry {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn read(&self) -> Result<Option<Credentials>, OAuthError> {
+    pub fn read(&self) -> Result<Option<Credentials>, LoginError> {
         match fs::read(&self.path) {
             Ok(text) => {
                 let read = serde_json::from_slice(&text);
@@ -159,7 +159,7 @@ impl Entry {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn write(&self, credentials: &Credentials) -> Result<(), OAuthError> {
+    pub fn write(&self, credentials: &Credentials) -> Result<(), LoginError> {
         let text =
             serde_json::to_vec_pretty(credentials).map_err(|error| self.unreadable(&error.to_string()))?;
         self.replace(&text).map_err(|error| self.failed(&error))
@@ -183,7 +183,7 @@ impl Entry {
     ///
     /// # Errors
     /// If the file cannot be removed.
-    pub fn forget(&self) -> Result<bool, OAuthError> {
+    pub fn forget(&self) -> Result<bool, LoginError> {
         match fs::remove_file(&self.path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
@@ -195,7 +195,7 @@ impl Entry {
     ///
     /// # Errors
     /// If the system does not give the lock.
-    pub async fn lock(&self) -> Result<Lock, OAuthError> {
+    pub async fn lock(&self) -> Result<Lock, LoginError> {
         let entry = self.clone();
         let locked = tokio::task::spawn_blocking(move || entry.locked_file());
         match tokio::time::timeout(LOCKED_MAX, locked).await {
@@ -219,7 +219,7 @@ impl Entry {
     }
 
     /// Notes that more rights are needed than the token has, for the next login.
-    pub(crate) async fn want(&self, scopes: &[String]) -> Result<(), OAuthError> {
+    pub(crate) async fn want(&self, scopes: &[String]) -> Result<(), LoginError> {
         let _lock = self.lock().await?;
         let Some(mut kept) = self.read()? else { return Ok(()) };
         let missing: Vec<String> = scopes
@@ -243,11 +243,11 @@ impl Entry {
         builder.create(folder)
     }
 
-    pub(super) fn unreadable(&self, reason: &str) -> OAuthError {
-        OAuthError::File { path: shown(&self.path), reason: reason.to_owned() }
+    pub(super) fn unreadable(&self, reason: &str) -> LoginError {
+        LoginError::File { path: shown(&self.path), reason: reason.to_owned() }
     }
 
-    fn failed(&self, error: &std::io::Error) -> OAuthError {
+    fn failed(&self, error: &std::io::Error) -> LoginError {
         self.unreadable(&error.to_string())
     }
 }

@@ -10,7 +10,7 @@ use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{OAuthError, told};
+use super::{LoginError, told};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,9 +45,9 @@ pub(super) fn shown(url: &Url) -> String {
 }
 
 impl Web {
-    pub(super) fn around(server: &Url) -> Result<Web, OAuthError> {
+    pub(super) fn around(server: &Url) -> Result<Web, LoginError> {
         if !is_confidential(server) {
-            return Err(OAuthError::Address { what: "MCP server", url: shown(server) });
+            return Err(LoginError::Address { what: "MCP server", url: shown(server) });
         }
         // Another one may be there already, and is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -69,8 +69,8 @@ impl Web {
     }
 
     /// Reads an address that another has named, if we may go there.
-    pub(super) fn address(&self, what: &'static str, url: &str) -> Result<Url, OAuthError> {
-        let refused = |url: String| OAuthError::Address { what, url };
+    pub(super) fn address(&self, what: &'static str, url: &str) -> Result<Url, LoginError> {
+        let refused = |url: String| LoginError::Address { what, url };
         let parsed = Url::parse(url).map_err(|_| refused(told(url)))?;
         let is_allowed = is_confidential(&parsed) && (self.is_local || !is_loopback(&parsed));
         if is_allowed && parsed.host_str().is_some() && parsed.username().is_empty() {
@@ -81,7 +81,7 @@ impl Web {
     }
 
     /// The document at an address; `None` if there is none.
-    pub(super) async fn document<T: DeserializeOwned>(&self, url: &Url) -> Result<Option<T>, OAuthError> {
+    pub(super) async fn document<T: DeserializeOwned>(&self, url: &Url) -> Result<Option<T>, LoginError> {
         let (status, body) = self.ask(url, self.client.get(url.clone())).await?;
         if status.is_client_error() {
             return Ok(None);
@@ -99,7 +99,7 @@ impl Web {
         url: &Url,
         form: &[(&str, &str)],
         basic: Option<(&str, &str)>,
-    ) -> Result<(StatusCode, Vec<u8>), OAuthError> {
+    ) -> Result<(StatusCode, Vec<u8>), LoginError> {
         let mut request = self.client.post(url.clone()).form(form);
         if let Some((user, password)) = basic {
             request = request.basic_auth(user, Some(password));
@@ -111,12 +111,12 @@ impl Web {
         &self,
         url: &Url,
         body: &impl Serialize,
-    ) -> Result<(StatusCode, Vec<u8>), OAuthError> {
+    ) -> Result<(StatusCode, Vec<u8>), LoginError> {
         let body = serde_json::to_vec(body).map_err(|error| answer(url, error.to_string()))?;
         self.ask(url, self.client.post(url.clone()).header(CONTENT_TYPE, "application/json").body(body)).await
     }
 
-    async fn ask(&self, url: &Url, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), OAuthError> {
+    async fn ask(&self, url: &Url, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), LoginError> {
         let sent = request.header(ACCEPT, "application/json").send().await;
         let mut response = sent.map_err(|error| unreachable(url, &error))?;
         let mut body = Vec::new();
@@ -130,23 +130,23 @@ impl Web {
     }
 }
 
-pub(super) fn answer(url: &Url, reason: String) -> OAuthError {
-    OAuthError::Answer { place: shown(url), reason }
+pub(super) fn answer(url: &Url, reason: String) -> LoginError {
+    LoginError::Answer { place: shown(url), reason }
 }
 
-pub(super) fn unreachable(url: &Url, error: &reqwest::Error) -> OAuthError {
+pub(super) fn unreachable(url: &Url, error: &reqwest::Error) -> LoginError {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    OAuthError::Unreachable { place: shown(url), reason: told(&cause.to_string()) }
+    LoginError::Unreachable { place: shown(url), reason: told(&cause.to_string()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn web(server: &str) -> Result<Web, OAuthError> {
+    fn web(server: &str) -> Result<Web, LoginError> {
         Web::around(&Url::parse(server).unwrap())
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::challenge::Challenge;
 use super::client::{BASIC, POST};
 use super::web::{Web, answer, shown, unreachable};
-use super::{OAuthError, told};
+use super::{LoginError, told};
 use crate::revision::Revision;
 
 /// Asked for when the authorization server has it, so that the login can be renewed.
@@ -56,9 +56,9 @@ impl Discovery {
     /// Asks the server at a URL, without a token, and follows what it says.
     ///
     /// # Errors
-    /// [`OAuthError`], if it does not want a login, or what it says cannot be used.
-    pub async fn of(url: &str) -> Result<Discovery, OAuthError> {
-        let mut server = Url::parse(url).map_err(|_| OAuthError::Address {
+    /// [`LoginError`], if it does not want a login, or what it says cannot be used.
+    pub async fn of(url: &str) -> Result<Discovery, LoginError> {
+        let mut server = Url::parse(url).map_err(|_| LoginError::Address {
             what: "MCP server",
             url: told(url.split('?').next().unwrap_or_default()),
         })?;
@@ -107,12 +107,12 @@ impl Discovery {
     }
 
     /// That a code which was read on the way is of no use to whoever read it.
-    pub(super) fn check_proof(&self) -> Result<(), OAuthError> {
+    pub(super) fn check_proof(&self) -> Result<(), LoginError> {
         let methods = self.metadata.code_challenge_methods_supported.iter().flatten();
         if methods.clone().any(|method| method == "S256") {
             return Ok(());
         }
-        Err(OAuthError::Unsafe { issuer: self.metadata.issuer.clone(), what: "PKCE with S256" })
+        Err(LoginError::Unsafe { issuer: self.metadata.issuer.clone(), what: "PKCE with S256" })
     }
 
     /// How a client with a secret shows it.
@@ -130,17 +130,17 @@ impl Discovery {
     }
 }
 
-fn nowhere(status: StatusCode) -> OAuthError {
+fn nowhere(status: StatusCode) -> LoginError {
     let hint = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; give it its token with --header",
         status if status.is_success() => ": it wants none",
         _ => "",
     };
-    OAuthError::NoAuthorizationServer { status: status.as_u16(), hint }
+    LoginError::NoAuthorizationServer { status: status.as_u16(), hint }
 }
 
 /// How the server answers who has no token. A question of the modern era is one that begins nothing on a legacy server.
-async fn challenge(web: &Web, server: &Url) -> Result<(StatusCode, Challenge), OAuthError> {
+async fn challenge(web: &Web, server: &Url) -> Result<(StatusCode, Challenge), LoginError> {
     let version = Revision::LATEST.name();
     let body = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": {
         "io.modelcontextprotocol/protocolVersion": version,
@@ -171,7 +171,7 @@ async fn challenge(web: &Web, server: &Url) -> Result<(StatusCode, Challenge), O
 }
 
 /// What the server says of itself, at the place that it names, or else at one of the two that are known.
-async fn resource(web: &Web, server: &Url, challenge: &Challenge) -> Result<Option<Resource>, OAuthError> {
+async fn resource(web: &Web, server: &Url, challenge: &Challenge) -> Result<Option<Resource>, LoginError> {
     let places = match &challenge.resource_metadata {
         Some(place) => vec![web.address("address of the server's metadata", place)?],
         None => {
@@ -206,7 +206,7 @@ fn is_of(server: &Url, resource: &str) -> bool {
     resource.origin() == server.origin() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-async fn metadata(web: &Web, issuer: &str) -> Result<Option<Metadata>, OAuthError> {
+async fn metadata(web: &Web, issuer: &str) -> Result<Option<Metadata>, LoginError> {
     let url = web.address("authorization server", issuer)?;
     let path = url.path().trim_end_matches('/');
     let mut places = vec![
