@@ -117,7 +117,7 @@ impl Auth {
                 login.command
             ),
         };
-        tracing::warn!(why, "the MCP server");
+        tracing::warn!(why, "there is no new token for the MCP server");
         Err(Failure::Refused(why))
     }
 
