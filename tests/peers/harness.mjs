@@ -29,7 +29,7 @@ const PATIENCE = 30_000;
 const STDERR_SHOWN = 8_000;
 
 export const HANDLE = /^job_[a-z2-7]{26}$/;
-export const OUR_TOOLS = ['poll_result', 'list_jobs', 'control_job', 'read_result'];
+export const OUR_TOOLS = ['poll_result', 'list_jobs', 'control_job', 'read_result', 'answer_job'];
 
 /** The binary under test: `MEANWHILE_BIN`, or what cargo built last. */
 export function meanwhile() {

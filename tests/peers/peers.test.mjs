@@ -82,15 +82,18 @@ describe('server-everything', { concurrency: 4 }, () => {
   }));
 
   test('tools are listed as the server lists them, and ours are added', { timeout: 60_000 }, boxed(async (box) => {
-    const [bare, wrapped] = await both(box, everything());
-    const inline = await box.wrapped(everything(), { options: ['--mode', 'inline'] });
+    // The gateway can have any question answered, and tells the server so, which shows tools by it.
+    const client = { capabilities: { elicitation: { form: {}, url: {} } } };
+    const [bare, wrapped] = await both(box, everything(), { client });
+    const inline = await box.wrapped(everything(), { options: ['--mode', 'inline'], ...client });
     const tools = async (session) => (await session.request('tools/list', {})).tools;
     const [expected, actual, shownInline] = await Promise.all([bare, wrapped, inline].map(tools));
 
     assert.deepEqual(actual.slice(0, expected.length).map(({ name }) => name), expected.map(({ name }) => name));
-    for (const [index, { description, outputSchema, ...rest }] of expected.entries()) {
-      const { description: shown, ...shownRest } = actual[index];
+    for (const [index, { description, outputSchema, execution, ...rest }] of expected.entries()) {
+      const { description: shown, execution: run, ...shownRest } = actual[index];
       assert.deepEqual(shownRest, rest);
+      assert.deepEqual(run, { taskSupport: 'optional' });
       assert.ok(shown.startsWith(description) && shown.length > description.length, shown);
       assert.ok(shown.length < description.length + 200, `a short suffix: ${shown}`);
     }
@@ -103,8 +106,10 @@ describe('server-everything', { concurrency: 4 }, () => {
       assert.equal(tool.inputSchema.type, 'object');
     }
 
-    // A tool that never answers with a handle is shown as it is.
-    assert.deepEqual(shownInline.filter(({ name }) => !OUR_TOOLS.includes(name)), expected);
+    // A tool that never answers with a handle is shown as it is, and is not to be called as a task.
+    const asItIs = ({ execution, ...rest }) => rest;
+    const theirs = shownInline.filter(({ name }) => !OUR_TOOLS.includes(name));
+    assert.deepEqual(theirs, expected.map(asItIs));
     assert.ok(wrapped.client.getInstructions().startsWith(bare.client.getInstructions()));
   }));
 

@@ -14,7 +14,7 @@ const TOKENS: &str = "ann: ann-0123456789abcdef\nbob: bob-0123456789abcdef\n";
 const ANN: &str = "ann-0123456789abcdef";
 const BOB: &str = "bob-0123456789abcdef";
 
-fn write(file: &Path, text: &str, mode: u32) -> String {
+pub(super) fn write(file: &Path, text: &str, mode: u32) -> String {
     std::fs::write(file, text).expect("the file is written");
     std::fs::set_permissions(file, Permissions::from_mode(mode)).expect("it is ours");
     file.to_str().expect("the path is UTF-8").to_owned()

@@ -10,4 +10,6 @@ mod replicas;
 mod rest;
 mod share;
 mod shutdown;
+mod strangers;
+mod web;
 pub(crate) mod web;
