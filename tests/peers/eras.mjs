@@ -26,7 +26,8 @@ import { Lines } from './lines.mjs';
 const HERE = dirname(fileURLToPath(import.meta.url));
 const ROOT = resolve(HERE, '../..');
 const INFO = { name: 'meanwhile-peer-tests', version: '1.0.0' };
-const PATIENCE = 30_000;
+/** Milliseconds: a server in Python may take long to start where much else runs. */
+const PATIENCE = 60_000;
 
 export const TASKS = 'io.modelcontextprotocol/tasks';
 export const SUBSCRIPTION = 'io.modelcontextprotocol/subscriptionId';

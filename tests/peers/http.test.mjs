@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 
 import { conformanceUpstream, EVERYTHING, said, SEATS, Stage, tooOld } from './eras.mjs';
 
-const options = { timeout: 60_000, skip: tooOld };
+const options = { timeout: 120_000, skip: tooOld };
 const ERAS = ['legacy', 'auto', 'modern'];
 
 /** The Inspector prints a result either bare or with what led to it. */

@@ -18,7 +18,7 @@ import {
 } from './eras.mjs';
 import { HANDLE } from './harness.mjs';
 
-const options = { timeout: 60_000, skip: tooOld };
+const options = { timeout: 120_000, skip: tooOld };
 const TERMINAL = ['completed', 'failed', 'cancelled'];
 
 for (const transport of ['HTTP', 'stdio']) {

@@ -8,7 +8,7 @@ import { CallToolResultSchema } from '@modelcontextprotocol/sdk/types.js';
 import { conformanceUpstream, EVERYTHING, legacyTasksUpstream, said, SEATS, Stage, streamed, tooOld } from './eras.mjs';
 import { HANDLE } from './harness.mjs';
 
-const options = { timeout: 60_000, skip: tooOld };
+const options = { timeout: 120_000, skip: tooOld };
 
 /** Starts a task and leaves it alone. */
 async function created(client, name, args) {
