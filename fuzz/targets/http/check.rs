@@ -10,6 +10,8 @@ use crate::Answer;
 use crate::script::{Asked, Script, TOKEN};
 use crate::server::BODY_MAX;
 
+/// Says who issues tokens.
+const METADATA: &str = "/.well-known/oauth-protected-resource";
 /// Far more than any event here has.
 const EVENT_MAX: usize = 1024 * 1024;
 
@@ -23,7 +25,12 @@ pub(crate) fn answer(script: &Script<'_>, asked: &Asked, answer: &Answer) {
         assert!(answer.body.is_empty(), "{}", told());
         return;
     }
+    // What a page may do is said in headers alone.
+    let is_preflight = asked.method == Method::OPTIONS && status == StatusCode::OK;
+    // The framework's own, where a path is for GET.
+    let is_elsewhere = status == StatusCode::METHOD_NOT_ALLOWED && asked.uri.path().starts_with(METADATA);
     match status {
+        _ if is_preflight || is_elsewhere => assert!(answer.body.is_empty(), "{}", told()),
         StatusCode::ACCEPTED | StatusCode::NO_CONTENT => assert!(answer.body.is_empty(), "{}", told()),
         StatusCode::OK | StatusCode::NOT_FOUND
             if answer.header("content-type") == Some("text/event-stream") =>
@@ -57,24 +64,24 @@ pub(crate) fn answer(script: &Script<'_>, asked: &Asked, answer: &Answer) {
 
 /// The status, where it follows from one thing alone.
 fn expected(script: &Script<'_>, asked: &Asked) -> Option<StatusCode> {
+    if asked.uri.authority().is_none() && !asked.headers.contains_key(HOST) {
+        return Some(StatusCode::FORBIDDEN);
+    }
+    let names_other = asked.uri.authority().is_some()
+        || asked.headers.get(HOST)? != "localhost"
+        || asked.headers.contains_key(ORIGIN);
     let path = asked.uri.path();
     // The path is decoded before it is looked at.
-    if path.contains('%') {
+    if names_other || path.contains('%') || path.starts_with(METADATA) {
         return None;
+    }
+    if asked.method == Method::OPTIONS {
+        return Some(StatusCode::OK);
     }
     let name = if path == "/mcp" { Some("") } else { path.strip_prefix("/mcp/") };
     let Some(name) = name.filter(|name| path == "/mcp" || !name.is_empty() && !name.contains('/')) else {
         return Some(StatusCode::NOT_FOUND);
     };
-    if asked.uri.authority().is_none() && !asked.headers.contains_key(HOST) {
-        return Some(StatusCode::FORBIDDEN);
-    }
-    if asked.uri.authority().is_some()
-        || asked.headers.get(HOST)? != "localhost"
-        || asked.headers.contains_key(ORIGIN)
-    {
-        return None;
-    }
     let is_known =
         asked.headers.get(AUTHORIZATION).is_some_and(|value| value.as_bytes().ends_with(TOKEN.as_bytes()));
     if script.needs_token && !is_known {

@@ -26,10 +26,11 @@ pub(crate) fn router(script: &Script<'_>) -> Router {
     let hub = Hub::new(vec![("files".to_owned(), files.clone()), ("web".to_owned(), web.clone())]);
     let endpoints: HashMap<String, Arc<dyn Endpoint>> =
         HashMap::from([(String::new(), hub as _), ("files".to_owned(), files), ("web".to_owned(), web)]);
-    let access = if script.needs_token {
-        Access::Tokens(Tokens::parse(&format!("ann: {TOKEN}")).expect("a token"))
-    } else {
-        Access::Open(Principal::local("me"))
+    let tokens = || Tokens::parse(&format!("ann: {TOKEN}")).expect("a token");
+    let access = Access {
+        open: (!script.needs_token).then(|| Principal::local("me")),
+        tokens: script.needs_token.then(tokens),
+        oauth: None,
     };
     let long = Duration::from_secs(3600);
     let limits = Limits {
