@@ -11,5 +11,4 @@ mod rest;
 mod share;
 mod shutdown;
 mod strangers;
-mod web;
 pub(crate) mod web;
