@@ -167,7 +167,7 @@ impl Connection {
         self.request_about(party, "tools/call", Some(params.to_json()), context).await
     }
 
-    /// The call that a message of the server is about (`about` as [`Inbox::receive`] had it): if that does not say, the call
+    /// The call that a message of the server is about (`about` as [`super::Inbox::receive`] had it): if that does not say, the call
     /// that was sent last of those that wait.
     #[must_use]
     pub fn context_of(&self, about: Option<u64>) -> Option<RunContext> {
