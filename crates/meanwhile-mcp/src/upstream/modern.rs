@@ -201,10 +201,7 @@ mod tests {
         let dressed: Value = serde_json::from_str(dress(Some(to_json(&own)), asker()).get()).unwrap();
         assert_eq!(dressed["_meta"][INFO]["name"], "d");
         assert_eq!((&dressed["a"], &dressed["_meta"]["k"]), (&json!(1), &json!(2)));
-        assert_eq!(
-            dressed["_meta"][CAPABILITIES],
-            json!({"sampling": {}, "elicitation": {"form": {}, "url": {}}, "extensions": {TASKS: {}}})
-        );
+        assert_eq!(dressed["_meta"][CAPABILITIES], json!({"sampling": {}, "extensions": {TASKS: {}}}));
     }
 
     #[test]
