@@ -52,7 +52,8 @@ impl fmt::Debug for Code {
 }
 
 impl Flow {
-    /// Prepares a login. `scopes` are the rights to ask for; without any, those that the server wants and those that were asked for `before`.
+    /// Prepares a login. `scopes` are the rights to ask for; without any, those that the server wants and those that were
+    /// asked for `before`.
     ///
     /// # Errors
     /// If the authorization server is not one with which a login is safe.
