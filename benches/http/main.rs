@@ -14,12 +14,15 @@ mod calls;
 mod client;
 #[path = "../gateway/cores.rs"]
 mod cores;
+#[expect(dead_code, reason = "the gateway's benchmark needs more of it")]
 #[path = "../gateway/family.rs"]
 mod family;
+#[expect(dead_code, reason = "the gateway's benchmark needs more of it")]
 #[path = "../gateway/figures.rs"]
 mod figures;
 mod listens;
 mod setup;
+#[expect(dead_code, reason = "the gateway's benchmark needs more of it")]
 #[path = "../gateway/table.rs"]
 mod table;
 
