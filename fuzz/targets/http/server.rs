@@ -107,6 +107,8 @@ impl Conversation for Talk {
         name == "copy"
     }
 
+    fn touch(&self) {}
+
     fn close(&self) {
         self.held.lock().expect("no panic").clear();
     }
