@@ -63,11 +63,18 @@ pub(crate) fn parse(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<Vec<Server>> {
     let root: Map<String, Value> = if is_toml {
-        toml::from_str(text).context("not TOML")?
+        toml::from_str(text).map_err(|error| not_toml(text, &error))?
     } else {
         serde_json::from_str(text).context("not JSON")?
     };
     servers(root, env)
+}
+
+/// What is wrong, and in which line. The line itself may hold a secret.
+fn not_toml(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    anyhow::anyhow!("not TOML: line {line}: {}", error.message())
 }
 
 fn servers(root: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Vec<Server>> {
@@ -189,8 +196,14 @@ impl Entry<'_> {
         if field == "timeout" && self.fields.get(field).is_some_and(Value::is_number) {
             return Ok(None);
         }
-        let text = self.text(field)?;
-        text.map(|text| parse(&text).map_err(|why| wrong(field, why))).transpose()
+        let Some(written) = self.take::<String>(field)? else { return Ok(None) };
+        let text = self.expanded(field, &written)?;
+        let parsed = parse(&text).map_err(|why| match text == written {
+            true => wrong(field, why),
+            // Nobody knows what else a variable of the environment holds.
+            false => wrong(field, format!("`{written}` does not stand for anything that fits here")),
+        });
+        parsed.map(Some)
     }
 
     fn text(&mut self, field: &str) -> anyhow::Result<Option<String>> {
@@ -328,6 +341,18 @@ mod tests {
         .unwrap();
         let read = servers(root, &|_| None).unwrap();
         assert_eq!((read[0].ttl, read[0].share), (Some(Duration::from_secs(72 * 3600)), true));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_secrets() {
+        let error = all(json!({"mcpServers": {"s": {"command": "x", "era": "${TOKEN}"}}})).unwrap_err();
+        assert!(
+            format!("{error:#}")
+                .ends_with("field `era`: `${TOKEN}` does not stand for anything that fits here")
+        );
+        let text = "[mcpServers.s]\ncommand = \"x\"\nenv = { KEY = \"s3cret\", KEY }\n";
+        let error = format!("{:#}", parse(text, true, &|_| None).unwrap_err());
+        assert!(error.starts_with("not TOML: line 3: ") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]
