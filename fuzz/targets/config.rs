@@ -15,7 +15,9 @@ fuzz_target!(|text: &str| {
     for is_toml in [false, true] {
         let read = config::parse(text, is_toml, &|name| (name == "TOKEN").then(|| SECRET.to_owned()));
         if let Err(error) = read {
-            assert!(!format!("{error:#}").contains(SECRET), "a message with a secret in it: {error:#}");
+            // What stands in the input itself may be told: the fuzzer sees what is looked for, and writes it.
+            let is_told = format!("{error:#}").contains(SECRET) && !text.contains(SECRET);
+            assert!(!is_told, "a message with a secret in it: {error:#}");
         }
     }
     let _ = duration(text);
