@@ -62,6 +62,12 @@ impl Changes {
         Subscription(self.any.subscribe())
     }
 
+    /// Says that there is a new job. For stores: only after it is committed. Whoever is about to write it down and subscribes
+    /// to it before hears only of what happens to it then.
+    pub fn publish_new(&self) {
+        self.any.send_replace(());
+    }
+
     /// Says that a job has changed. For stores: only after the change is committed.
     pub fn publish(&self, handle: Handle) {
         let mut jobs = self.lock();

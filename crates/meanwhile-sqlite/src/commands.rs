@@ -32,7 +32,7 @@ pub(crate) fn create(tx: &mut Tx<'_>, new: &NewJob) -> Answer<Created> {
         .prepare_cached("INSERT INTO payload (job_id, request) VALUES (?, ?)")?
         .execute(params![id, call.request.get()])?;
     rows::append(tx.sql, id, 0, tx.now.wall, &entries)?;
-    tx.changed.push(job.handle);
+    tx.changes.has_new = true;
     Ok(Ok(Created::New(job)))
 }
 
@@ -68,7 +68,7 @@ fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
         tx.sql.prepare_cached("DELETE FROM payload WHERE job_id = ?")?.execute([id])?;
         tx.sql.prepare_cached("DELETE FROM input WHERE job_id = ?")?.execute([id])?;
     }
-    tx.changed.push(job.handle);
+    tx.changes.of.push(job.handle);
     Ok(Ok(job))
 }
 
@@ -142,7 +142,7 @@ fn forget(tx: &mut Tx<'_>, limit: usize) -> Result<()> {
     for handle in
         old.query_map(params![tx.now.wall.before(TOMBSTONE).0, most(limit)], |row| parsed(row, 0))?
     {
-        tx.changed.push(handle?);
+        tx.changes.of.push(handle?);
     }
     Ok(())
 }

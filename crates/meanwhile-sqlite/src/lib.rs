@@ -39,7 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use fault::gone;
 use reader::Lane;
-use writer::{Call, Command, Tx};
+use writer::{Call, Command, Tx, Write};
 
 /// How many writes may wait before callers wait for room.
 const WAITING_MAX: usize = 1024;
@@ -168,11 +168,20 @@ impl SqliteStore {
 fn start_writer(shared: Arc<Shared>) -> mpsc::Sender<Command> {
     let (sender, inbox) = mpsc::channel(WAITING_MAX);
     let own = sender.downgrade();
-    let run = move || writer::run(shared, inbox, own);
+    let (told, committed) = mpsc::unbounded_channel();
+    tokio::spawn(answer(committed));
+    let run = move || writer::run(shared, inbox, own, told);
     if let Err(error) = std::thread::Builder::new().name("meanwhile-write".to_owned()).spawn(run) {
         tracing::error!(%error, "the job store's writer did not start");
     }
     sender
+}
+
+/// Answers writes that were committed together. Should its runtime end, the writer does so itself.
+async fn answer(mut committed: mpsc::UnboundedReceiver<Vec<Box<dyn Write>>>) {
+    while let Some(writes) = committed.recv().await {
+        writes.into_iter().for_each(|write| write.answer(None));
+    }
 }
 
 #[async_trait::async_trait]

@@ -21,6 +21,8 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 /// The first repetition, and the least time between two looks, however busy the file is.
 const FIRST: Duration = Duration::from_millis(1);
+/// A commit writes many times, and the system tells of each: of a burst, only what it tells in such stretches is heard at once.
+const LISTENING: Duration = Duration::from_micros(200);
 /// The last repetition.
 const LAST: Duration = Duration::from_millis(4096);
 /// How often to look where the system tells nothing, and how soon after a sign that was taken for our own.
@@ -88,10 +90,16 @@ impl Watch {
 fn watch(path: &Path, bell: Bell, is_writing: Arc<AtomicBool>) -> notify::Result<RecommendedWatcher> {
     let mut log = path.file_name().unwrap_or_default().to_owned();
     log.push("-wal");
+    let mut listens_until = Instant::now();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         // An error may be a sign that was lost.
         if event.map_or(true, |event| is_sign(&event, &log)) {
             bell.ring(is_writing.load(Ordering::Acquire));
+            if Instant::now() >= listens_until {
+                // Nobody looks again so soon, and the system makes one event of what comes meanwhile.
+                std::thread::sleep(FIRST);
+                listens_until = Instant::now() + LISTENING;
+            }
         }
     })?;
     // The folder, not the log: the log goes when the last connection closes, and comes again.

@@ -35,10 +35,18 @@ pub(crate) enum Command {
 pub(crate) struct Tx<'a> {
     pub(crate) sql: &'a Connection,
     pub(crate) now: Moment,
-    /// The jobs that were changed: told after the commit.
-    pub(crate) changed: Vec<Handle>,
+    /// Told after the commit.
+    pub(crate) changes: Changes,
     /// The number of the last change, once it was asked for.
     last_change: Option<i64>,
+}
+
+/// What a transaction has done to jobs.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// These were changed.
+    pub(crate) of: Vec<Handle>,
+    pub(crate) has_new: bool,
 }
 
 impl Tx<'_> {
@@ -102,8 +110,13 @@ where
 }
 
 /// Serves commands until nobody is left who could send one.
-pub(crate) fn run(shared: Arc<Shared>, mut inbox: mpsc::Receiver<Command>, own: mpsc::WeakSender<Command>) {
-    let mut writer = Writer { file: None, shared, own };
+pub(crate) fn run(
+    shared: Arc<Shared>,
+    mut inbox: mpsc::Receiver<Command>,
+    own: mpsc::WeakSender<Command>,
+    told: mpsc::UnboundedSender<Vec<Box<dyn Write>>>,
+) {
+    let mut writer = Writer { file: None, shared, own, told };
     while let Some(first) = inbox.blocking_recv() {
         let mut batch = Batch::default();
         batch.add(first);
@@ -139,6 +152,8 @@ struct Writer {
     file: Option<File>,
     shared: Arc<Shared>,
     own: mpsc::WeakSender<Command>,
+    /// Takes writes that are committed and not answered.
+    told: mpsc::UnboundedSender<Vec<Box<dyn Write>>>,
 }
 
 impl Writer {
@@ -176,7 +191,7 @@ impl Writer {
             return;
         }
         match self.commit(&mut writes) {
-            Ok(()) => writes.into_iter().for_each(|write| write.answer(None)),
+            Ok(()) => self.answer(writes),
             Err(Fault::Sql(error)) if writes.len() > 1 && !is_busy(&error) => {
                 writes.into_iter().for_each(|write| self.write(vec![write]));
             }
@@ -188,14 +203,27 @@ impl Writer {
         }
     }
 
+    /// Those who asked together are woken together: each waking of another thread costs more than the answer.
+    fn answer(&self, writes: Vec<Box<dyn Write>>) {
+        let left = if writes.len() > 1 {
+            self.told.send(writes).err().map(|refused| refused.0)
+        } else {
+            Some(writes)
+        };
+        left.into_iter().flatten().for_each(|write| write.answer(None));
+    }
+
     fn commit(&mut self, writes: &mut [Box<dyn Write>]) -> Result<(), Fault> {
         let shared = self.shared.clone();
         let file = self.file()?;
         match file.transaction(writes, &shared) {
-            Ok(changed) => {
+            Ok(changes) => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
                 let news = file.take_news();
-                changed.into_iter().for_each(|handle| shared.changes.publish(handle));
+                changes.of.into_iter().for_each(|handle| shared.changes.publish(handle));
+                if changes.has_new {
+                    shared.changes.publish_new();
+                }
                 self.tell(news);
                 Ok(())
             }
@@ -282,11 +310,7 @@ impl File {
         Ok(File { sql, log, is_lazy: false, seen, news: News::Nothing, is_writing, _watch: watch })
     }
 
-    fn transaction(
-        &mut self,
-        writes: &mut [Box<dyn Write>],
-        shared: &Shared,
-    ) -> rusqlite::Result<Vec<Handle>> {
+    fn transaction(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Changes> {
         self.set_lazy(writes.iter().all(|write| write.is_lazy()))?;
         self.execute("BEGIN IMMEDIATE")?;
         self.is_writing.store(true, Ordering::Release);
@@ -301,14 +325,14 @@ impl File {
 
     /// Does the writes and commits them. What the others have done is looked at while only we can write: then none of it is
     /// taken for ours, and none of ours for theirs.
-    fn alone(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Vec<Handle>> {
+    fn alone(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Changes> {
         self.news = self.changed_by_others()?;
-        let (changed, last_change) = self.steps(writes, shared)?;
+        let (changes, last_change) = self.steps(writes, shared)?;
         self.execute("COMMIT")?;
         if let Some(last) = last_change {
             self.seen.change = last;
         }
-        Ok(changed)
+        Ok(changes)
     }
 
     fn take_news(&mut self) -> News {
@@ -319,14 +343,14 @@ impl File {
         &self,
         writes: &mut [Box<dyn Write>],
         shared: &Shared,
-    ) -> rusqlite::Result<(Vec<Handle>, Option<i64>)> {
+    ) -> rusqlite::Result<(Changes, Option<i64>)> {
         let mut tx =
-            Tx { sql: &self.sql, now: shared.clock.moment(), changed: Vec::new(), last_change: None };
+            Tx { sql: &self.sql, now: shared.clock.moment(), changes: Changes::default(), last_change: None };
         for write in writes {
             tx.now = shared.clock.moment();
             write.run(&mut tx)?;
         }
-        Ok((tx.changed, tx.last_change))
+        Ok((tx.changes, tx.last_change))
     }
 
     /// A lazy transaction is not flushed to the disk by itself, but with the next one that is.

@@ -12,6 +12,7 @@ use super::run::{Run, Step};
 use super::{Engine, attempts_max, interrupted};
 use crate::Json;
 use crate::artifact::{Artifacts, ROW_MAX};
+use crate::changes::Subscription;
 use crate::executor::Attempt;
 use crate::handle::Handle;
 use crate::job::{AnswerInfo, Failure, FailureKind, Job, Progress, Status};
@@ -30,28 +31,35 @@ const LAST_COMMIT_PAUSE: u64 = 30_000;
 /// What is known of a job whose process ends before it.
 pub(super) const STOPPED: &str = "the process that ran it was stopped";
 
+/// A committed job whose attempt runs here.
+pub(super) struct Running {
+    pub(super) job: Job,
+    pub(super) run: Run,
+    /// What others do to the job, from before it was written that it runs: nothing falls between.
+    pub(super) changes: Subscription,
+}
+
 impl Engine {
-    /// Takes over a committed job whose attempt runs: until its end, in a task of its own.
+    /// Takes over a job: until its end, in a task of its own.
     pub(super) fn look_after(
         self: &Arc<Self>,
-        job: &Job,
+        running: Running,
         join_key: Option<&str>,
-        run: Run,
         slot: Option<OwnedSemaphorePermit>,
     ) {
-        self.remember_join(job, join_key);
+        self.remember_join(&running.job, join_key);
         self.keep_up();
         let engine = self.clone();
-        let job = job.clone();
         self.tasks.spawn(async move {
-            engine.see_through(job, run).await;
+            engine.see_through(running).await;
             drop(slot);
         });
     }
 
-    async fn see_through(self: &Arc<Self>, mut job: Job, mut run: Run) {
+    async fn see_through(self: &Arc<Self>, running: Running) {
+        let Running { mut job, mut run, mut changes } = running;
         loop {
-            let ended = match self.see_attempt(&mut job, run).await {
+            let ended = match self.see_attempt(&mut job, run, &mut changes).await {
                 Some(attempt) => self.settle(&job, attempt).await,
                 None => self.leave(&job).await,
             };
@@ -60,7 +68,7 @@ impl Engine {
             }
             // It may be gone on with, and the machine has put it back: this process goes on with it.
             match self.claim(job.handle).await {
-                Ok(Some(claimed)) => (job, run) = claimed,
+                Ok(Some(claimed)) => Running { job, run, changes } = claimed,
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(handle = %job.handle, %error, "not started again yet; it waits in the queue");
@@ -73,7 +81,8 @@ impl Engine {
     }
 
     /// Begins the next attempt of a queued job; `None` if it is no longer ours to run.
-    pub(super) async fn claim(&self, handle: Handle) -> Result<Option<(Job, Run)>, StoreError> {
+    pub(super) async fn claim(&self, handle: Handle) -> Result<Option<Running>, StoreError> {
+        let changes = self.store.changes().of(handle);
         // Read before the claim: a job that was claimed must run.
         let Some(request) = self.store.request(handle).await? else { return Ok(None) };
         let op = Op::Claim { peer: self.settings.peer.clone(), lease: self.settings.lease };
@@ -86,16 +95,14 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let run = Run::of_job(&self.executor, &job, request);
-        Ok(Some((job, run)))
+        Ok(Some(Running { job, run, changes }))
     }
 
     /// How the attempt ended; `None` if this process is to end before it.
-    async fn see_attempt(&self, job: &mut Job, mut run: Run) -> Option<Attempt> {
-        let mut changes = self.store.changes().of(job.handle);
+    async fn see_attempt(&self, job: &mut Job, mut run: Run, changes: &mut Subscription) -> Option<Attempt> {
         let began = Instant::now();
         let mut pending: Option<Progress> = None;
         let mut write_at = began;
-        self.look_at(job, &mut run).await;
         loop {
             tokio::select! {
                 biased;

@@ -30,6 +30,7 @@ pub use self::input::{ANSWER_TIMEOUT, Answered, answer};
 pub use self::upkeep::sweep;
 pub use self::wait::{Until, wait};
 
+use self::durable::Running;
 use self::joins::Joins;
 use self::run::{Run, Step};
 use crate::Json;
@@ -218,6 +219,7 @@ impl Engine {
             let call = call();
             let new = self.new_job(run.handle(), call.clone(), policy, Some(began));
             let new = NewJob { lost: lost.clone(), upstream_task: upstream_task.clone(), ..new };
+            let changes = self.store.changes().of(run.handle());
             match self.store.create(new).await {
                 Ok(Created::New(job) | Created::Joined(job)) => {
                     run.becomes_job();
@@ -226,7 +228,8 @@ impl Engine {
                         run.cancel();
                     }
                     // Boxed, for most calls never come here.
-                    return Box::pin(self.hand_over(job, call.join_key.as_deref(), run, ask)).await;
+                    let running = Running { job, run, changes };
+                    return Box::pin(self.hand_over(running, call.join_key.as_deref(), ask)).await;
                 }
                 Err(error) => tracing::error!(%error, tool = call.tool,
                     "the call is slow, or asks, but cannot become a job; it stays a waiting call"),
@@ -237,17 +240,17 @@ impl Engine {
     /// Leaves a call that has become a job to the engine, and says what to tell its caller: it may ask already.
     async fn hand_over(
         self: &Arc<Self>,
-        job: Job,
+        mut running: Running,
         join_key: Option<&str>,
-        mut run: Run,
         ask: Option<Ask>,
     ) -> Called {
-        let asking = match ask {
-            Some(ask) => self.ask(&job, &mut run, ask).await,
-            None => None,
-        };
-        let job = asking.unwrap_or(job);
-        self.look_after(&job, join_key, run, None);
+        if let Some(ask) = ask
+            && let Some(asking) = self.ask(&running.job, &mut running.run, ask).await
+        {
+            running.job = asking;
+        }
+        let job = running.job.clone();
+        self.look_after(running, join_key, None);
         match self.twin(&job, join_key).await {
             Some(twin) => Called::Beside(job, twin),
             None => Called::Started(job),
@@ -267,6 +270,7 @@ impl Engine {
         let slot = self.free_slot();
         let mut new = self.new_job(Handle::random(), call, policy, slot.is_some().then(|| self.store.now()));
         new.joins = true;
+        let changes = self.store.changes().of(new.handle);
         let job = match self.store.create(new.clone()).await? {
             Created::New(job) => job,
             Created::Joined(job) => return Ok(Called::Joined(job)),
@@ -274,7 +278,8 @@ impl Engine {
         match slot {
             Some(slot) => {
                 let run = Run::of_job(&self.executor, &job, new.call.request.clone());
-                self.look_after(&job, new.call.join_key.as_deref(), run, Some(slot));
+                let running = Running { job: job.clone(), run, changes };
+                self.look_after(running, new.call.join_key.as_deref(), Some(slot));
             }
             None => {
                 self.remember_join(&job, new.call.join_key.as_deref());

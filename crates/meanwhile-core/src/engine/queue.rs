@@ -75,8 +75,8 @@ impl Engine {
     /// Runs the first of the queue. Returns whether there was one.
     async fn run_next(self: &Arc<Self>, slot: OwnedSemaphorePermit) -> Result<bool, StoreError> {
         let Some(next) = self.store.next_queued(&self.settings.peer).await? else { return Ok(false) };
-        if let Some((job, run)) = self.claim(next).await? {
-            self.look_after(&job, None, run, Some(slot));
+        if let Some(running) = self.claim(next).await? {
+            self.look_after(running, None, Some(slot));
         }
         Ok(true)
     }

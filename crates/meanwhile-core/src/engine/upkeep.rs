@@ -97,9 +97,9 @@ impl Engine {
                 break;
             }
             let Some(slot) = self.free_slot() else { break };
-            if let Some((job, run)) = self.claim(job.handle).await? {
+            if let Some(running) = self.claim(job.handle).await? {
                 tracing::info!(handle = %job.handle, tool = job.tool, "took up a job that another process left");
-                self.look_after(&job, None, run, Some(slot));
+                self.look_after(running, None, Some(slot));
             }
         }
         Ok(())

@@ -209,7 +209,7 @@ impl Store for MemoryStore {
         row.append(entries, now.wall);
         rows.insert(job.handle, row);
         drop(rows);
-        self.changes.publish(job.handle);
+        self.changes.publish_new();
         Ok(Created::New(job))
     }
 
