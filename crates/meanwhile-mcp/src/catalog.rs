@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
+use data_encoding::BASE32_NOPAD;
 use jsonschema::Validator;
 use meanwhile_core::Json;
 use serde_json::Value;
@@ -192,13 +193,16 @@ pub fn retry_key(same_call: &str, conversation: Option<&str>, call_id: &str) -> 
     digest([same_call, conversation.unwrap_or_default(), call_id].into_iter())
 }
 
+/// In bytes: so many that no two calls meet by accident, and no more, since each unfinished job has its key in an index.
+const DIGEST: usize = 16;
+
 fn digest<'a>(parts: impl Iterator<Item = &'a str>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher.finalize().to_hex().to_string()
+    BASE32_NOPAD.encode(&hasher.finalize().as_bytes()[..DIGEST])
 }
 
 /// The text that all spellings of a value share: keys in order, whole numbers without a fraction, no white space. What has no
