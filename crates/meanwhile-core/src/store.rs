@@ -18,6 +18,9 @@ use crate::machine::{Entry, Op, Refused};
 /// The most jobs that one [`Store::list`] returns.
 pub const LIST_MAX: usize = 1000;
 
+/// The places of a queue are counted up to this one: each job that waits is told its own.
+pub const AHEAD_MAX: u64 = 100;
+
 /// How long a tombstone stays after its result went, so that for this long `expired` is told from `not_found`.
 pub const TOMBSTONE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -190,7 +193,7 @@ pub trait Store: Send + Sync + 'static {
     /// The jobs that fit the query.
     async fn list(&self, query: &Query) -> Result<Vec<Job>, StoreError>;
 
-    /// How many jobs the same peer's queue holds before this one; zero unless it is queued.
+    /// How many jobs the same peer's queue holds before this one, counted up to [`AHEAD_MAX`]; zero unless it is queued.
     async fn ahead(&self, handle: Handle) -> Result<u64, StoreError>;
 
     /// At most `limit` events of a job from after `after`, in order. A job that is not there has none.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use meanwhile_core::job::{FailureKind, Input};
+use meanwhile_core::store::AHEAD_MAX;
 use meanwhile_core::{Handle, Job, Progress, Status, Timestamp};
 use serde_json::{Value, json};
 
@@ -158,7 +159,9 @@ pub fn started(job: &Job, ahead: u64, poll: &str, joined: bool) -> Said {
             "The same call of {tool} is already running as {handle}; this is that job, nothing was started twice."
         ),
         (false, Status::Queued, 0) => format!("{tool} is queued as {handle}."),
-        (false, Status::Queued, ahead) => format!("{tool} is queued as {handle}, behind {ahead} others."),
+        (false, Status::Queued, ahead) => {
+            format!("{tool} is queued as {handle}, behind {}.", others(ahead))
+        }
         (false, ..) => format!("{tool} goes on in the background as {handle}."),
     };
     let text = format!(
@@ -334,6 +337,11 @@ fn untagged(name: &str) -> String {
     clip(&name).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
+/// Those before a job in its queue.
+fn others(ahead: u64) -> String {
+    if ahead < AHEAD_MAX { format!("{ahead} others") } else { format!("{AHEAD_MAX} others or more") }
+}
+
 /// Where an unfinished job stands, in a few words; `ahead` is how many are before it in its queue, if that is known.
 #[must_use]
 pub fn standing(job: &Job, ahead: Option<u64>, now: Timestamp) -> String {
@@ -341,7 +349,7 @@ pub fn standing(job: &Job, ahead: Option<u64>, now: Timestamp) -> String {
         Status::Queued => match ahead {
             None => "queued".to_owned(),
             Some(0) => "queued, next in turn".to_owned(),
-            Some(ahead) => format!("queued behind {ahead} others"),
+            Some(ahead) => format!("queued behind {}", others(ahead)),
         },
         Status::Paused => "paused".to_owned(),
         Status::InputRequired => format!("waits for input ({})", job.open.join(", ")),

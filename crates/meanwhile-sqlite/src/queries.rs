@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use meanwhile_core::event::Event;
 use meanwhile_core::job::Input;
-use meanwhile_core::store::{LIST_MAX, Query};
+use meanwhile_core::store::{AHEAD_MAX, LIST_MAX, Query};
 use meanwhile_core::{Durations, Handle, Job, Json, Status, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, params, params_from_iter};
@@ -113,10 +113,11 @@ const INPUTS: &str = "SELECT key, question, answer, attempt FROM input \
 
 /// How many jobs are before this one in its peer's queue.
 pub(crate) fn ahead(sql: &Connection, handle: Handle) -> Result<u64> {
-    let text = "SELECT count(*) FROM job AS own JOIN job AS other INDEXED BY job_peer \
+    let text = "SELECT count(*) FROM (SELECT 1 FROM job AS own JOIN job AS other INDEXED BY job_peer \
                 ON other.status = 'queued' AND other.lease_peer = own.lease_peer AND other.id < own.id \
-                WHERE own.handle = ? AND own.status = 'queued'";
-    let ahead: i64 = sql.prepare_cached(text)?.query_row([handle.to_string()], |row| row.get(0))?;
+                WHERE own.handle = ? AND own.status = 'queued' LIMIT ?)";
+    let mut ahead = sql.prepare_cached(text)?;
+    let ahead: i64 = ahead.query_row(params![handle.to_string(), AHEAD_MAX as i64], |row| row.get(0))?;
     Ok(u64::try_from(ahead).unwrap_or(0))
 }
 

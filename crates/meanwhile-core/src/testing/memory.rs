@@ -13,7 +13,7 @@ use crate::handle::Handle;
 use crate::history::{Durations, lesson};
 use crate::job::{Call, Input, Job, Lease, Peer, Status};
 use crate::machine::{self, Entry, Op, Outcome, WrittenInput};
-use crate::store::{Created, LIST_MAX, NewJob, Query, Store, StoreError, TOMBSTONE};
+use crate::store::{AHEAD_MAX, Created, LIST_MAX, NewJob, Query, Store, StoreError, TOMBSTONE};
 
 struct Row {
     seq: u64,
@@ -282,7 +282,7 @@ impl Store for MemoryStore {
         let before = |other: &&Row| {
             other.job.status == Status::Queued && other.seq < row.seq && peer(&other.job) == peer(&row.job)
         };
-        Ok(rows.values().filter(before).count() as u64)
+        Ok((rows.values().filter(before).count() as u64).min(AHEAD_MAX))
     }
 
     async fn events(&self, handle: Handle, after: u32, limit: usize) -> Result<Vec<Event>, StoreError> {

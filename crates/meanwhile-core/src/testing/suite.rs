@@ -21,7 +21,7 @@ use crate::event::{Actor, EventKind};
 use crate::handle::Handle;
 use crate::job::{AnswerInfo, Call, Failure, FailureKind, Policy, Progress, Status};
 use crate::machine::{Op, Outcome, PROGRESS_EVENTS_MAX, Refused};
-use crate::store::{Created, NewJob, Query, Store, StoreError};
+use crate::store::{AHEAD_MAX, Created, NewJob, Query, Store, StoreError};
 
 pub use self::expiry::*;
 pub use self::inputs::*;
@@ -187,6 +187,11 @@ pub async fn the_queue_has_places_and_can_be_paused(store: Arc<dyn Store>, _cloc
     claim(&*store, first, "one").await.unwrap();
     claim(&*store, second, "one").await.unwrap();
     assert_eq!(store.ahead(third).await.unwrap(), 0);
+    let mut last = third;
+    for _ in 0..=AHEAD_MAX {
+        last = create(&*store, new_job("me", None)).await;
+    }
+    assert_eq!(store.ahead(last).await.unwrap(), AHEAD_MAX, "a long queue is not counted to its head");
     assert!(store.apply(first, Op::Pause { by: Actor::Agent }).await.is_err());
 }
 
@@ -210,9 +215,12 @@ pub async fn the_log_is_bounded_and_keeps_its_ends(store: Arc<dyn Store>, _clock
 
 /// A change is told after it can be read, to who follows that job and to who follows all.
 pub async fn changes_wake_whoever_waits(store: Arc<dyn Store>, _clock: ManualClock) {
-    let handle = create(&*store, new_job("me", None)).await;
-    let mut one = store.changes().of(handle);
+    let new = new_job("me", None);
+    let mut one = store.changes().of(new.handle);
     let mut any = store.changes().of_any();
+    let handle = create(&*store, new).await;
+    assert!(!one.take_change(), "who writes a job down hears only of what happens to it then");
+    tokio::time::timeout(Duration::from_secs(20), any.changed()).await.expect("told of a new job");
     let waiting = tokio::spawn({
         let store = store.clone();
         async move {
