@@ -19,8 +19,8 @@
 //! | [`document`], [`preview`], [`slice`](mod@slice) | how is an answer shown that is too large for a model? |
 //! | [`words`] | what does a model read? |
 //!
-//! Invariants: a message that is not ours passes through with nothing but its id changed; only parameters that we own
-//! are parsed; no store is known here, only the engine.
+//! Invariants: a message that is not ours passes through with nothing but its id and its progress token changed; only parameters
+//! that we own are parsed; no store is known here, only the engine.
 
 pub mod catalog;
 pub mod clients;

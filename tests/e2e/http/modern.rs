@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::web::{Answer, Served};
-use crate::client::{Home, text, tool_names};
+use crate::client::{Home, RAW, example, text, tool_names};
 use crate::faces::Gate;
 use crate::modern::with_tasks;
 
@@ -201,4 +201,30 @@ fn a_listener_hears_of_changes_and_of_the_end() {
     let end = listening.message().expect("third");
     assert_eq!((&end["id"], &end["result"]["resultType"]), (&json!("m"), &json!("complete")), "{end}");
     assert!(listening.event().is_none());
+}
+
+#[test]
+fn progress_reaches_the_request_that_it_is_of_also_when_several_call_it_the_same() {
+    let servers = json!({"fixture": {"command": example(RAW)}});
+    let served = Served::start(&Home::new(), &servers, &[]);
+    let params = |who: &str| {
+        let mut meta = meta(VERSION);
+        meta["progressToken"] = json!("p");
+        json!({"who": who, "_meta": meta})
+    };
+    std::thread::scope(|scope| {
+        let holding = ["a", "b"].map(|who| {
+            let (served, params) = (&served, params(who));
+            (who, scope.spawn(move || ask(served, "x/hold", &params, &[])))
+        });
+        served.process.wait_log_count("x/hold", 2);
+        ask(&served, "x/let-go", &params("c"), &[]);
+        for (who, holding) in holding {
+            let mut held = holding.join().expect("a client");
+            let progress = held.message().expect("progress")["params"].clone();
+            assert_eq!((&progress["of"]["who"], &progress["progressToken"]), (&json!(who), &json!("p")));
+            let answer = held.message().expect("the answer");
+            assert_eq!(answer["result"]["echo"]["who"], who, "and nothing before it");
+        }
+    });
 }

@@ -156,7 +156,7 @@ impl Session<'_> {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    body: BufReader<Box<dyn Read>>,
+    body: BufReader<Box<dyn Read + Send>>,
 }
 
 /// A server-sent event.
@@ -189,7 +189,7 @@ impl Answer {
             .collect();
         let is_chunked =
             headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
-        let body: Box<dyn Read> =
+        let body: Box<dyn Read + Send> =
             if is_chunked { Box::new(Chunks { stream, left: 0, ended: false }) } else { Box::new(stream) };
         Answer { status: status.expect("a status line"), headers, body: BufReader::new(body) }
     }

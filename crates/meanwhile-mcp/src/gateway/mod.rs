@@ -1,8 +1,8 @@
 //! Joins one client to one server through the job engine.
 //!
 //! What comes from the client is dispatched here: who asks and what it may do, tools, tasks and subscriptions are ours to look
-//! into; all else passes through with nothing but its id changed, in the order in which it came. Inside, everything has the shape
-//! of the legacy revisions; what a request of the modern era looks for is added where it is answered ([`ReplyTo`]).
+//! into; all else passes through with nothing but its id and its progress token changed, in the order in which it came. Inside,
+//! everything has the shape of the legacy revisions; what a request of the modern era looks for is added where it is answered ([`ReplyTo`]).
 
 mod answering;
 mod caller;

@@ -1,10 +1,9 @@
-//! What is not ours, passed both ways with nothing but its id changed.
+//! What is not ours, passed both ways with nothing but its id and its progress token changed.
 
 use std::sync::Arc;
 
 use meanwhile_core::{Actor, Handle, Json, Op};
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::caller::Caller;
 use super::questions::Question;
@@ -23,8 +22,6 @@ pub(super) struct Passed {
     id: u64,
     caller: Arc<Caller>,
     reply: ReplyTo,
-    /// Under which the client wants to hear of its progress.
-    token: Option<Json>,
 }
 
 impl Gateway {
@@ -56,12 +53,11 @@ impl Gateway {
             Ok(connection) => connection,
             Err(error) => return reply.send(id, protocol_error(UPSTREAM_GONE, &error.to_string())).await,
         };
-        let token = params.as_ref().and_then(token);
         let passed = self.upstream.pass(&connection, self.party, &method, params, extra).await;
         let Some(waiting) = passed else {
             return reply.send(id, Answer::Result(to_json(&json!({})))).await;
         };
-        let passed = Passed { to: connection, id: waiting.id(), caller, reply: reply.clone(), token };
+        let passed = Passed { to: connection, id: waiting.id(), caller, reply: reply.clone() };
         lock(&self.in_flight).insert(id.clone(), InFlight::Passed(passed));
         let tracker = self.requests.clone();
         tracker.spawn(async move {
@@ -144,19 +140,15 @@ impl Gateway {
     /// On which way the client is told what belongs to one of its requests: that with our id `about`, or, if the transport does
     /// not say which, the latest that still waits.
     pub(super) fn way_of(&self, about: Option<u64>) -> ReplyTo {
-        let in_flight = lock(&self.in_flight);
-        let passed = in_flight.values().find_map(|request| match request {
-            InFlight::Passed(passed) if Some(passed.id) == about => Some(passed.reply.clone()),
-            _ => None,
-        });
         let latest = || {
+            let in_flight = lock(&self.in_flight);
             let here = in_flight.values().filter_map(|request| match request {
                 InFlight::Here(open) if !open.caller.is_modern() => Some(open),
                 _ => None,
             });
             here.max_by_key(|open| open.began).map(|open| open.clone_way())
         };
-        passed.or_else(latest).unwrap_or_else(|| ReplyTo::client(&self.down))
+        self.way_of_passed(about).or_else(latest).unwrap_or_else(|| ReplyTo::client(&self.down))
     }
 
     /// Brings a log message to the requests of the modern era that want to hear it.
@@ -175,21 +167,16 @@ impl Gateway {
         }
     }
 
-    /// The way of the request that has this progress token: that with our id `about`, if that is said.
-    fn way_of_token(&self, about: Option<u64>, token: &RawValue) -> Option<ReplyTo> {
-        let in_flight = lock(&self.in_flight);
-        let known = in_flight.values().filter_map(|request| match request {
-            InFlight::Passed(Passed { token: Some(theirs), reply, id, .. }) => {
-                (theirs.get() == token.get()).then_some((Some(*id) == about, reply))
-            }
+    /// The way of the request that was passed on as `about`.
+    fn way_of_passed(&self, about: Option<u64>) -> Option<ReplyTo> {
+        lock(&self.in_flight).values().find_map(|request| match request {
+            InFlight::Passed(passed) if Some(passed.id) == about => Some(passed.reply.clone()),
             _ => None,
-        });
-        known.max_by_key(|(is_it, _)| *is_it).map(|(_, reply)| reply.clone())
+        })
     }
 
     async fn told_by_server(&self, about: Option<u64>, method: String, params: Option<Json>, extra: Fields) {
         let fields = params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
-        let field = |name: &str| fields.as_ref().and_then(|fields| fields.get(name));
         let is_about_lists = method.ends_with("/list_changed") || method == "notifications/resources/updated";
         if method == "notifications/tools/list_changed" {
             lock(&self.catalog).stale = true;
@@ -198,9 +185,7 @@ impl Gateway {
             self.tell_listeners(&method, params.as_ref()).await;
         }
         let way = match method.as_str() {
-            "notifications/progress" => {
-                field("progressToken").and_then(|token| self.way_of_token(about, token))
-            }
+            "notifications/progress" => self.way_of_passed(about),
             _ if is_about_lists => Some(ReplyTo::client(&self.down)),
             _ => None,
         };
@@ -218,12 +203,6 @@ impl Gateway {
             _ => {}
         }
     }
-}
-
-/// Under which the client wants to hear of the request's progress.
-fn token(params: &Json) -> Option<Json> {
-    let meta: Fields = Fields::parse(params.get()).ok()?.read("_meta")?;
-    meta.get("progressToken").map(ToOwned::to_owned)
 }
 
 #[async_trait::async_trait]

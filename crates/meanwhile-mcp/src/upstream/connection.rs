@@ -203,12 +203,8 @@ impl Connection {
         }
         let asker = if is_modern { capabilities_of(request.params.as_ref()) } else { None };
         let id = self.next_id();
-        // Several clients may have the same one.
-        let theirs = if request.context.is_none() && self.parties.is_shared() {
-            request.params.as_ref().and_then(token)
-        } else {
-            None
-        };
+        // Several who ask through us may have the same one.
+        let theirs = if request.context.is_none() { request.params.as_ref().and_then(token) } else { None };
         if theirs.is_some() || (request.context.is_some() && request.method == "tools/call") {
             request.params = request.params.map(|params| with_token(params, id));
         }

@@ -83,7 +83,7 @@ impl Connection {
     /// Progress of a request that was passed on under a token of ours: under its own, and which request that is.
     fn under_its_token(&self, message: &Message) -> Option<(u64, Message)> {
         let Message::Notification { method, params: Some(params), extra } = message else { return None };
-        if method != "notifications/progress" || !self.parties.is_shared() {
+        if method != "notifications/progress" {
             return None;
         }
         let mut fields = Fields::parse(params.get()).ok()?;
