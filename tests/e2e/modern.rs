@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, FIXTURE, text, tool_names};
+use crate::client::{Client, FIXTURE, RAW, text, tool_names};
 
 const SERVER: &str = "io.modelcontextprotocol/serverInfo";
 
@@ -247,4 +247,83 @@ fn a_task_that_asks_is_answered_by_an_update() {
     let params = json!({"taskId": id, "inputResponses": answers});
     assert_eq!(client.modern("tasks/update", params, &with_tasks()).unwrap()["resultType"], "complete");
     assert!(text(&wait("completed")["result"]).contains("blue"));
+}
+
+/// Answers all that is asked, each with its key, and asks again.
+fn again(client: &Client, method: &str, params: &Value, asked: &Value) -> Result<Value, Value> {
+    let mut params = params.clone();
+    params["requestState"] = asked["requestState"].clone();
+    for key in asked["inputRequests"].as_object().into_iter().flatten().map(|(key, _)| key) {
+        params["inputResponses"][key] = json!({"action": "accept", "content": {"answers": key}});
+    }
+    client.modern(method, params, &json!({"elicitation": {}}))
+}
+
+#[test]
+fn a_prompt_or_a_resource_that_asks_is_answered_in_rounds() {
+    let client = Client::wrap(&[], &[RAW]);
+    let can = json!({"elicitation": {}});
+    for (method, params) in
+        [("prompts/get", json!({"name": "asks_2"})), ("resources/read", json!({"uri": "x:asks_2"}))]
+    {
+        let first = client.modern(method, params.clone(), &can).unwrap();
+        assert_eq!((&first["resultType"], &first["ttlMs"]), (&json!("input_required"), &Value::Null));
+        assert_eq!(first["inputRequests"]["q1"]["method"], "elicitation/create");
+        assert_eq!(first["inputRequests"]["q1"]["params"]["message"], "1 more?");
+        let second = again(&client, method, &params, &first).unwrap();
+        assert_ne!(second["requestState"], first["requestState"]);
+        assert_eq!(second["inputRequests"]["q2"]["params"]["message"], "0 more?", "{second}");
+        let last = again(&client, method, &params, &second).unwrap();
+        assert_eq!(last["resultType"], "complete");
+        assert!(last.to_string().contains("q1") && last.to_string().contains("q2"), "{last}");
+        // It is over, and what was given out for it counts no more.
+        assert_eq!(again(&client, method, &params, &second).unwrap_err()["code"], -32602);
+    }
+    client.close_stdin();
+    assert!(client.wait_exit().success());
+}
+
+#[test]
+fn what_was_not_answered_is_asked_again_and_only_of_the_same_request() {
+    let client = Client::wrap(&[], &[RAW]);
+    let can = json!({"elicitation": {}});
+    let params = json!({"name": "asks_2_at_once"});
+    let first = client.modern("prompts/get", params.clone(), &can).unwrap();
+    let mut other = first.clone();
+    other["requestState"] = json!("MFRGG");
+    for (method, params, asked) in [
+        ("prompts/get", json!({"name": "asks_2"}), &first),
+        ("resources/read", json!({"uri": "asks_2_at_once"}), &first),
+        ("prompts/get", params.clone(), &other),
+    ] {
+        assert_eq!(again(&client, method, &params, asked).unwrap_err()["code"], -32602, "{method} {params}");
+    }
+    // The second question came after the first round, or in it.
+    let mut open = again(&client, "prompts/get", &params, &first).unwrap();
+    if open["resultType"] == "input_required" {
+        assert_eq!(open["inputRequests"].as_object().unwrap().keys().collect::<Vec<_>>(), ["q2"]);
+        open["inputRequests"] = json!({});
+        let still = again(&client, "prompts/get", &params, &open).unwrap();
+        assert_eq!(still["inputRequests"].as_object().unwrap().keys().collect::<Vec<_>>(), ["q2"], "{still}");
+        open = again(&client, "prompts/get", &params, &still).unwrap();
+    }
+    assert_eq!(open["resultType"], "complete", "{open}");
+}
+
+#[test]
+fn what_a_client_cannot_answer_is_declined_while_it_waits_for_a_prompt() {
+    let client = Client::wrap(&[], &[RAW]);
+    for can in [json!({}), json!({"sampling": {}})] {
+        let prompt = client.modern("prompts/get", json!({"name": "asks_1"}), &can).unwrap();
+        assert!(prompt["description"].as_str().unwrap().contains("decline"), "{prompt}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_answers_of_a_client_that_has_gone() {
+    let client = Client::wrap(&[], &[RAW]);
+    client.modern("prompts/get", json!({"name": "asks_1"}), &json!({"elicitation": {}})).unwrap();
+    client.close_stdin();
+    assert!(client.wait_exit().success());
+    assert!(client.home().log().contains("notifications/cancelled"), "{}", client.home().log());
 }

@@ -157,13 +157,15 @@ pub fn is_cacheable(method: &str) -> bool {
 #[must_use]
 pub fn result(result: &Json, server: Option<&Json>, is_cacheable: bool) -> Json {
     let Ok(mut fields) = Fields::parse(result.get()) else { return result.clone() };
+    let kind: Option<String> = fields.read("resultType");
+    let is_complete = kind.is_none_or(|kind| kind == "complete");
     let mut set = |name: &str, value: Value| {
         if fields.get(name).is_none() {
             fields.set(name, to_json(&value));
         }
     };
     set("resultType", json!("complete"));
-    if is_cacheable {
+    if is_cacheable && is_complete {
         set("ttlMs", json!(TTL_MS));
         set("cacheScope", json!("private"));
     }

@@ -7,9 +7,9 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use super::guard::write;
-use super::modern::{VERSION, ask};
+use super::modern::{VERSION, ask, meta};
 use super::web::{Served, Session};
-use crate::client::Home;
+use crate::client::{Home, RAW, example};
 use crate::faces::Gate;
 
 const PATH: &str = "/mcp/fixture";
@@ -145,4 +145,34 @@ fn nothing_tells_a_job_of_somebody_else_from_one_that_never_was() {
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
     assert!(seen.get() > 0);
+}
+
+#[test]
+fn a_prompt_that_asks_goes_on_only_for_whom_it_was_asked() {
+    let home = Home::new();
+    let tokens: String = NAMES.iter().map(|name| format!("{name}: {name}-0123456789abcdef\n")).collect();
+    let file = write(&home.path("tokens"), &tokens, 0o600);
+    let servers = json!({"fixture": {"command": example(RAW), "share": true}});
+    let served = Served::start(&home, &servers, &["--token-file", &file]);
+    let get = |name: &str, round: &Value| {
+        let mut params = json!({"name": "asks_1", "_meta": meta(VERSION)});
+        params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({"elicitation": {}});
+        if round["requestState"].is_string() {
+            params["requestState"] = round["requestState"].clone();
+            params["inputResponses"] = json!({"q1": {"action": "accept", "content": {"who": name}}});
+        }
+        let authorization = format!("Bearer {name}-0123456789abcdef");
+        ask(&served, "prompts/get", &params, &[("Authorization", &authorization)]).json()
+    };
+    let [anns, bobs] = ["ann", "bob"].map(|name| get(name, &Value::Null)["result"].clone());
+    assert_eq!(
+        (&anns["resultType"], &bobs["resultType"]),
+        (&json!("input_required"), &json!("input_required"))
+    );
+    let unknown = json!({"requestState": "MFRGGZDFMZTWQ2LKNNWG23TPOBYXE43U"});
+    assert_eq!(get("bob", &anns), get("bob", &unknown), "as if it did not exist");
+    for (name, round) in [("bob", &bobs), ("ann", &anns)] {
+        let prompt = get(name, round);
+        assert!(prompt["result"]["description"].as_str().expect("a prompt").contains(name), "{prompt}");
+    }
 }

@@ -191,7 +191,7 @@ impl Gateway {
 
     async fn tell_of_resource(&self, server: &Arc<Connection>, method: &str, uri: &str) {
         let params = Some(to_json(&json!({"uri": uri})));
-        drop(self.upstream.pass(server, self.party, method, params, Fields::default()).await);
+        drop(self.upstream.pass(server, self.party, method, params, Fields::default(), drop).await);
     }
 
     /// Brings a notification of the server to those who listen for it.

@@ -2,12 +2,14 @@
 //!
 //! What comes from the client is dispatched here: who asks and what it may do, tools, tasks and subscriptions are ours to look
 //! into; all else passes through with nothing but its id and its progress token changed, in the order in which it came. Inside,
-//! everything has the shape of the legacy revisions; what a request of the modern era looks for is added where it is answered ([`ReplyTo`]).
+//! everything has the shape of the legacy revisions; what a request of the modern era looks for is added where it is answered
+//! ([`ReplyTo`]).
 
 mod answering;
 mod caller;
 mod calls;
 mod executor;
+mod held;
 mod history;
 mod lane;
 mod ledger;
@@ -40,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use self::caller::Caller;
 use self::executor::McpExecutor;
+use self::held::Held;
 use self::history::History;
 use self::lane::Lane;
 use self::ledger::Ledger;
@@ -111,6 +114,7 @@ pub struct Gateway {
     /// The calls that the client waits for no longer, until they have become jobs.
     given_up: Mutex<Vec<Arc<OpenCall>>>,
     questions: Questions,
+    held: Held,
     requests: TaskTracker,
     /// There is nothing to serve the client with.
     hopeless: CancellationToken,
@@ -185,6 +189,7 @@ impl Gateway {
             in_flight: Mutex::default(),
             given_up: Mutex::default(),
             questions: Questions::default(),
+            held: Held::default(),
             requests: TaskTracker::new(),
             hopeless: CancellationToken::new(),
             closing: CancellationToken::new(),

@@ -6,6 +6,7 @@ use meanwhile_core::{Actor, Handle, Json, Op};
 use serde_json::json;
 
 use super::caller::Caller;
+use super::held::{self, Request, Turn};
 use super::questions::Question;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
@@ -17,11 +18,11 @@ pub(super) const CANCELLED: &str = "notifications/cancelled";
 
 /// A request that was passed on.
 pub(super) struct Passed {
-    to: Arc<Connection>,
+    pub(super) to: Arc<Connection>,
     /// Its id there.
-    id: u64,
-    caller: Arc<Caller>,
-    reply: ReplyTo,
+    pub(super) id: u64,
+    pub(super) caller: Arc<Caller>,
+    pub(super) reply: ReplyTo,
 }
 
 impl Gateway {
@@ -49,29 +50,48 @@ impl Gateway {
         extra: Fields,
         reply: ReplyTo,
     ) {
+        let fields = params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
+        let subject = held::subject(&caller, &method, fields.as_ref());
+        let mut turn = Turn { id, reply };
+        if let Some((subject, fields)) = subject.as_ref().zip(fields) {
+            match self.comes_again(&caller, subject, &fields, turn).await {
+                Some(first) => turn = first,
+                None => return,
+            }
+        }
         let connection = match self.upstream.connect().await {
             Ok(connection) => connection,
-            Err(error) => return reply.send(id, protocol_error(UPSTREAM_GONE, &error.to_string())).await,
+            Err(error) => {
+                return turn.reply.send(turn.id, protocol_error(UPSTREAM_GONE, &error.to_string())).await;
+            }
         };
-        let passed = self.upstream.pass(&connection, self.party, &method, params, extra).await;
+        let mut questions = None;
+        let is_sent_as = |sent_as: u64| {
+            let to = connection.clone();
+            questions = subject.map(|subject| self.expect_questions(&to, sent_as, subject, &caller));
+            let passed = Passed { to, id: sent_as, caller, reply: turn.reply.clone() };
+            lock(&self.in_flight).insert(turn.id.clone(), InFlight::Passed(passed));
+        };
+        let passed = self.upstream.pass(&connection, self.party, &method, params, extra, is_sent_as).await;
         let Some(waiting) = passed else {
-            return reply.send(id, Answer::Result(to_json(&json!({})))).await;
+            return turn.reply.send(turn.id, Answer::Result(to_json(&json!({})))).await;
         };
-        let passed = Passed { to: connection, id: waiting.id(), caller, reply: reply.clone() };
-        lock(&self.in_flight).insert(id.clone(), InFlight::Passed(passed));
-        let tracker = self.requests.clone();
+        let (sent_as, gateway, tracker) = (waiting.id(), self.clone(), self.requests.clone());
         tracker.spawn(async move {
-            let sent_as = waiting.id();
-            let (answer, extra) = match waiting.reply().await {
-                Reply::Answer(answer, extra) => (answer, extra),
-                Reply::Lost(reason) => {
-                    let why = format!("{reason}; it is started again at the next request");
-                    (protocol_error(UPSTREAM_GONE, &why), Fields::default())
-                }
+            let came = match questions {
+                Some(questions) => Request::new(&gateway, waiting, questions).answer(turn).await,
+                None => Some((turn, waiting.reply().await)),
             };
-            self.landed(&id, |request| matches!(request, InFlight::Passed(passed) if passed.id == sent_as));
-            reply.respond(id, answer, extra).await;
+            if let Some((turn, reply)) = came {
+                self.passed_landed(&turn.id, sent_as);
+                answer(turn, reply).await;
+            }
         });
+    }
+
+    /// Forgets a request that was passed on under this id.
+    pub(super) fn passed_landed(&self, id: &Id, sent_as: u64) {
+        self.landed(id, |request| matches!(request, InFlight::Passed(passed) if passed.id == sent_as));
     }
 
     /// Forgets a request that was answered, unless the client has used its id again for another one.
@@ -203,6 +223,17 @@ impl Gateway {
             _ => {}
         }
     }
+}
+
+async fn answer(turn: Turn, reply: Reply) {
+    let (answer, extra) = match reply {
+        Reply::Answer(answer, extra) => (answer, extra),
+        Reply::Lost(reason) => {
+            let why = format!("{reason}; it is started again at the next request");
+            (protocol_error(UPSTREAM_GONE, &why), Fields::default())
+        }
+    };
+    turn.reply.respond(turn.id, answer, extra).await;
 }
 
 #[async_trait::async_trait]

@@ -1,5 +1,5 @@
 //! What servers ask: passed to the client that waits for the call and can answer, or else put to the call's job, where it
-//! waits for whoever answers first.
+//! waits for whoever answers first. A client of the modern era is asked in rounds (`rounds`, `held`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,9 +28,12 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Questions {
     /// Those that the client was asked, by our id.
     asked: Mutex<HashMap<u64, Asked>>,
-    /// Those that were put to a job, by whose they are, and what is raised when their server takes them back.
-    put: Mutex<HashMap<(usize, Id), Arc<Signal>>>,
+    /// Those that were put to a job, or into a round, and what is raised when their server takes them back.
+    put: Mutex<HashMap<PutBy, Arc<Signal>>>,
 }
+
+/// Whose question it is, and its id there.
+type PutBy = (usize, Id);
 
 enum Asked {
     /// A server, under its own id.
@@ -59,6 +62,26 @@ impl Questions {
         }
         open.insert(id, asked);
         id
+    }
+
+    /// A question is put to a job, or into a round: by what it is known, and what is raised when its server takes it back.
+    fn put(&self, from: &Arc<Connection>, id: &Id) -> (PutBy, Arc<Signal>) {
+        let key = (Arc::as_ptr(from) as usize, id.clone());
+        let withdrawn = Arc::new(Signal::default());
+        lock(&self.put).insert(key.clone(), withdrawn.clone());
+        (key, withdrawn)
+    }
+}
+
+impl Question {
+    /// As clients of the modern era are asked it.
+    pub(super) fn to_json(&self) -> Json {
+        let mut asked = Fields::default();
+        asked.set("method", to_json(&self.method));
+        if let Some(params) = &self.params {
+            asked.set("params", params.clone());
+        }
+        asked.to_json()
     }
 }
 
@@ -95,11 +118,35 @@ impl Gateway {
             (Some(context), Some(gateway)) if for_job => {
                 tokio::spawn(gateway.put(question, context, can_answer));
             }
-            _ if self.speaks_legacy() => self.pass_question(question).await,
-            _ => {
-                let answer = declined(&question.method);
-                question.from.answer(question.id, answer, Fields::default()).await;
+            (None, Some(gateway)) if question.about.is_some() || !self.speaks_legacy() => {
+                match gateway.held.ask(&question) {
+                    Some(answer) => drop(tokio::spawn(gateway.put_in_a_round(question, answer))),
+                    None => self.pass_or_decline(question).await,
+                }
             }
+            _ => self.pass_or_decline(question).await,
+        }
+    }
+
+    async fn pass_or_decline(&self, question: Question) {
+        if self.speaks_legacy() {
+            return self.pass_question(question).await;
+        }
+        let answer = declined(&question.method);
+        question.from.answer(question.id, answer, Fields::default()).await;
+    }
+
+    /// Waits for the answer to a question that goes to the client in a round of its request.
+    async fn put_in_a_round(self: Arc<Self>, question: Question, answer: oneshot::Receiver<Json>) {
+        let Question { from, id, method, .. } = question;
+        let (key, withdrawn) = self.questions.put(&from, &id);
+        let answer = tokio::select! {
+            answer = answer => Some(answer.map_or_else(|_| declined(&method), Answer::Result)),
+            () = withdrawn.raised() => None,
+        };
+        lock(&self.questions.put).remove(&key);
+        if let Some(answer) = answer {
+            from.answer(id, answer, Fields::default()).await;
         }
     }
 
@@ -112,15 +159,9 @@ impl Gateway {
 
     /// Puts a question to the job of its call, which thereby becomes one, and to the client as well if it can answer.
     async fn put(self: Arc<Self>, question: Question, context: RunContext, can_answer: bool) {
+        let asked = question.to_json();
         let Question { from, id, method, params, .. } = question;
-        let withdrawn = Arc::new(Signal::default());
-        let key = (Arc::as_ptr(&from) as usize, id.clone());
-        lock(&self.questions.put).insert(key.clone(), withdrawn.clone());
-        let mut asked = Fields::default();
-        asked.set("method", to_json(&method));
-        if let Some(params) = &params {
-            asked.set("params", params.clone());
-        }
+        let (key, withdrawn) = self.questions.put(&from, &id);
         let elsewhere = async {
             // A client that has tasks of its own dialect is asked on the stream of `tasks/result`.
             if !can_answer || self.uses_tasks() {
@@ -135,7 +176,7 @@ impl Gateway {
             }
         };
         let answer = tokio::select! {
-            answers = context.ask(vec![asked.to_json()]) => match answers.and_then(|answers| answers.into_iter().next()) {
+            answers = context.ask(vec![asked]) => match answers.and_then(|answers| answers.into_iter().next()) {
                 Some(answer) => Some(Answer::Result(answer)),
                 None => Some(declined(&method)),
             },

@@ -147,19 +147,23 @@ impl Connection {
 
     /// Sends a request.
     pub async fn request(self: &Arc<Self>, method: &str, params: Option<Json>) -> Waiting {
-        self.send_request(Request { method: method.to_owned(), params, ..Request::default() }).await
+        let request = Request { method: method.to_owned(), params, ..Request::default() };
+        self.send_request(self.next_id(), request).await
     }
 
-    /// Sends a request of `party` as it came, but for its id.
+    /// Sends a request of `party` as it came, but for its id and its progress token. `is_sent_as` hears the id before the server
+    /// can say anything about the request.
     pub(super) async fn forward(
         self: &Arc<Self>,
         party: Party,
         method: &str,
         params: Option<Json>,
         extra: Fields,
+        is_sent_as: impl FnOnce(u64),
     ) -> Waiting {
-        let (method, party) = (method.to_owned(), Some(party));
-        self.send_request(Request { method, params, extra, party, context: None }).await
+        let (id, method, party) = (self.next_id(), method.to_owned(), Some(party));
+        is_sent_as(id);
+        self.send_request(id, Request { method, params, extra, party, context: None }).await
     }
 
     /// Sends a `tools/call` of `party` whose progress goes to `context`.
@@ -183,7 +187,13 @@ impl Connection {
         context: RunContext,
     ) -> Waiting {
         let (method, party, context) = (method.to_owned(), Some(party), Some(context));
-        self.send_request(Request { method, params, party, context, ..Request::default() }).await
+        let request = Request { method, params, party, context, ..Request::default() };
+        self.send_request(self.next_id(), request).await
+    }
+
+    /// From now on the progress of a request that was passed on is told under this token, if its caller wants to hear of it.
+    pub(crate) fn renew_token(&self, id: u64, token: Option<Json>) {
+        self.waiters().renew_token(id, token);
     }
 
     /// For whom the request of this id was sent, if it waits.
@@ -196,13 +206,12 @@ impl Connection {
         self.waiters().sent_last()
     }
 
-    async fn send_request(self: &Arc<Self>, mut request: Request) -> Waiting {
+    async fn send_request(self: &Arc<Self>, id: u64, mut request: Request) -> Waiting {
         let is_modern = self.era() == Era::Modern;
-        if let Some(answered) = is_modern.then(|| self.answered_here(&request)).flatten() {
+        if let Some(answered) = is_modern.then(|| self.answered_here(id, &request)).flatten() {
             return answered;
         }
         let asker = if is_modern { capabilities_of(request.params.as_ref()) } else { None };
-        let id = self.next_id();
         // Several who ask through us may have the same one.
         let theirs = if request.context.is_none() { request.params.as_ref().and_then(token) } else { None };
         if theirs.is_some() || (request.context.is_some() && request.method == "tools/call") {
@@ -250,7 +259,7 @@ impl Connection {
 
     /// The answer, if a modern server is not asked this, for it does not know it: what it says is remembered, and goes along with
     /// each request, or with the subscription that is held open ([`listen`]).
-    fn answered_here(self: &Arc<Self>, request: &Request) -> Option<Waiting> {
+    fn answered_here(self: &Arc<Self>, id: u64, request: &Request) -> Option<Waiting> {
         let subscribes = request.method.starts_with("resources/");
         match request.method.as_str() {
             "ping" => {}
@@ -259,7 +268,6 @@ impl Connection {
             }
             _ => return None,
         }
-        let id = self.next_id();
         let (Open { reply, signs, .. }, answer) = Open::new(id, "", None);
         let (connection, version) = (self.clone(), *self.memory.watch_resources().borrow());
         tokio::spawn(async move {

@@ -368,7 +368,7 @@ impl Upstream {
     }
 
     /// Passes a request of `party` on. `None` if the server is not asked, for another party wants to hear what this one no longer
-    /// does.
+    /// does. `is_sent_as` hears our id of the request before the server can say anything about it.
     pub(crate) async fn pass(
         &self,
         to: &Arc<Connection>,
@@ -376,6 +376,7 @@ impl Upstream {
         method: &str,
         params: Option<Json>,
         extra: Fields,
+        is_sent_as: impl FnOnce(u64),
     ) -> Option<Waiting> {
         let is_subscription = matches!(method, "resources/subscribe" | "resources/unsubscribe");
         let _in_turn = if is_subscription { Some(self.subscribing.lock().await) } else { None };
@@ -383,7 +384,7 @@ impl Upstream {
         if !is_asked {
             return None;
         }
-        Some(to.forward(party, method, params, extra).await)
+        Some(to.forward(party, method, params, extra, is_sent_as).await)
     }
 
     async fn pause(&self, backoff: &mut Backoff) {

@@ -186,7 +186,7 @@ mod tests {
         let mut waiting = Vec::new();
         let mut tokens = Vec::new();
         for party in stage.parties {
-            let asked = stage.connection.forward(party, "prompts/get", params(), Fields::default());
+            let asked = stage.connection.forward(party, "prompts/get", params(), Fields::default(), drop);
             waiting.push(asked.await);
             let line: Value = serde_json::from_str(&stage.sent.next().await.unwrap()).unwrap();
             tokens.push(line["params"]["_meta"]["progressToken"].clone());
@@ -207,7 +207,8 @@ mod tests {
         let stage = stage();
         let mut waiting = Vec::new();
         for party in stage.parties {
-            waiting.push(stage.connection.forward(party, "prompts/get", None, Fields::default()).await);
+            let asked = stage.connection.forward(party, "prompts/get", None, Fields::default(), drop);
+            waiting.push(asked.await);
         }
         let question = || {
             let (id, method) = (Id::from(7), "roots/list".to_owned());

@@ -217,6 +217,12 @@ impl Waiters {
         }
     }
 
+    pub(super) fn renew_token(&mut self, id: u64, token: Option<Json>) {
+        if let Some(open) = self.open_mut(id) {
+            open.token = token;
+        }
+    }
+
     /// The call that a message of the server is about; if it does not say, the one that was sent last.
     pub(super) fn context(&self, about: Option<u64>) -> Option<RunContext> {
         if let Some(id) = about {

@@ -1,0 +1,300 @@
+//! Questions of a server in the middle of a request that is passed on for a client of the modern era: in several rounds, as those
+//! of a call (`rounds`), but there is no job that could be asked. So the request is held in the memory of this process until it
+//! comes again with the answers; what the client hands back to us is drawn for that round, and known only to its own gateway.
+//! See <https://modelcontextprotocol.io/specification/2026-07-28/basic/patterns/mrtr>.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use data_encoding::BASE32_NOPAD;
+use meanwhile_core::Json;
+use tokio::sync::{mpsc, oneshot};
+
+use super::caller::Caller;
+use super::passing::Passed;
+use super::questions::Question;
+use super::reply::{ReplyTo, protocol_error};
+use super::{Gateway, InFlight, lock};
+use crate::message::{Answer, Fields, INVALID_PARAMS, Id, to_json};
+use crate::modern::Capabilities;
+use crate::upstream::{Connection, Reply, Waiting};
+
+/// The requests, besides calls, that may be answered with questions.
+const MAY_ASK: [&str; 2] = ["prompts/get", "resources/read"];
+/// How long a request is held for its client to come again.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How many requests of a gateway may be asked about at once.
+const HELD_MAX: usize = 256;
+/// How many questions there may be about one of them.
+const QUESTIONS_MAX: usize = 100;
+
+/// The requests on their way about which their server may ask.
+#[derive(Default)]
+pub(super) struct Held(Mutex<Vec<Entry>>);
+
+struct Entry {
+    to: Arc<Connection>,
+    /// Our id of the request there.
+    id: u64,
+    /// What is asked for, which must be the same when it comes again.
+    subject: String,
+    /// What the client can do that waits for it, or did last.
+    capabilities: Capabilities,
+    asks: mpsc::UnboundedSender<Asked>,
+    /// The `requestState` that was given out last, and where what comes with it is waited for.
+    round: Option<(String, oneshot::Sender<Again>)>,
+}
+
+/// A question, and where its answer goes. Dropped, it is declined.
+pub(super) struct Asked {
+    question: Json,
+    answer: oneshot::Sender<Json>,
+}
+
+/// Who waits for the answer.
+pub(super) struct Turn {
+    pub(super) id: Id,
+    pub(super) reply: ReplyTo,
+}
+
+/// A request that has come again.
+pub(super) struct Again {
+    turn: Turn,
+    answers: Fields,
+}
+
+/// A request on its way, about which its server may ask.
+pub(super) struct Request {
+    gateway: Arc<Gateway>,
+    waiting: Waiting,
+    asks: mpsc::UnboundedReceiver<Asked>,
+    open: Vec<(String, Asked)>,
+    /// How many questions there were.
+    count: usize,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let (to, id) = (self.waiting.connection(), self.waiting.id());
+        lock(&self.gateway.held.0).retain(|entry| !entry.is(to, id));
+    }
+}
+
+impl Entry {
+    fn is(&self, to: &Arc<Connection>, id: u64) -> bool {
+        self.id == id && Arc::ptr_eq(&self.to, to)
+    }
+}
+
+/// What a request asks for, if it may be answered with questions.
+pub(super) fn subject(caller: &Caller, method: &str, params: Option<&Fields>) -> Option<String> {
+    if !caller.is_modern() || !MAY_ASK.contains(&method) {
+        return None;
+    }
+    let named = |field| params.and_then(|params| params.read::<String>(field));
+    Some(format!("{method} {}", named("name").or_else(|| named("uri")).unwrap_or_default()))
+}
+
+impl Held {
+    /// Opens a round, if there are not too many.
+    fn open(&self, to: &Arc<Connection>, id: u64) -> Option<(String, oneshot::Receiver<Again>)> {
+        let mut entries = lock(&self.0);
+        let is_full = entries.iter().filter(|entry| entry.round.is_some()).count() >= HELD_MAX;
+        let entry = entries.iter_mut().find(|entry| entry.is(to, id)).filter(|_| !is_full)?;
+        let (state, (again, comes)) = (random(), oneshot::channel());
+        entry.round = Some((state.clone(), again));
+        Some((state, comes))
+    }
+
+    /// Takes the round up that this state was given out for.
+    fn take_up(
+        &self,
+        state: &str,
+        subject: &str,
+        capabilities: Capabilities,
+    ) -> Option<(Arc<Connection>, u64, oneshot::Sender<Again>)> {
+        let mut entries = lock(&self.0);
+        let is_it = |entry: &&mut Entry| {
+            entry.subject == subject && entry.round.as_ref().is_some_and(|(given, _)| given == state)
+        };
+        let entry = entries.iter_mut().find(is_it)?;
+        let (_, again) = entry.round.take()?;
+        entry.capabilities = capabilities;
+        Some((entry.to.clone(), entry.id, again))
+    }
+
+    /// Asks whoever waits for the request that a question is about, or, if it does not say, for the latest; `None` if there is
+    /// none, or its client cannot answer.
+    pub(super) fn ask(&self, question: &Question) -> Option<oneshot::Receiver<Json>> {
+        let entries = lock(&self.0);
+        let is_it = |entry: &&Entry| match question.about {
+            Some(id) => entry.is(&question.from, id),
+            None => Arc::ptr_eq(&entry.to, &question.from),
+        };
+        let entry = entries.iter().rfind(is_it)?;
+        if !entry.capabilities.answers(&question.method) {
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        entry.asks.send(Asked { question: question.to_json(), answer }).ok()?;
+        Some(answered)
+    }
+}
+
+impl Gateway {
+    /// A request about which its server may ask is sent under this id. What it asks comes where is returned.
+    pub(super) fn expect_questions(
+        &self,
+        to: &Arc<Connection>,
+        id: u64,
+        subject: String,
+        caller: &Caller,
+    ) -> mpsc::UnboundedReceiver<Asked> {
+        let (asks, asked) = mpsc::unbounded_channel();
+        let (to, capabilities) = (to.clone(), caller.capabilities);
+        lock(&self.held.0).push(Entry { to, id, subject, capabilities, asks, round: None });
+        asked
+    }
+
+    /// A request that comes again with answers goes on where it was. What is returned is not such a one.
+    pub(super) async fn comes_again(
+        &self,
+        caller: &Arc<Caller>,
+        subject: &str,
+        params: &Fields,
+        turn: Turn,
+    ) -> Option<Turn> {
+        let Some(state) = params.get("requestState") else { return Some(turn) };
+        let state = serde_json::from_str::<String>(state.get()).unwrap_or_default();
+        let Some((to, id, again)) = self.held.take_up(&state, subject, caller.capabilities) else {
+            // What a server of the modern era has given out is that server's.
+            if self.upstream.is_modern() {
+                return Some(turn);
+            }
+            let why =
+                "`requestState`: no request of yours waits for these answers; send it without, to begin anew";
+            turn.reply.send(turn.id, protocol_error(INVALID_PARAMS, why)).await;
+            return None;
+        };
+        let token = params.read::<Fields>("_meta").and_then(|mut meta| meta.take("progressToken"));
+        to.renew_token(id, token);
+        let passed = Passed { to, id, caller: caller.clone(), reply: turn.reply.clone() };
+        lock(&self.in_flight).insert(turn.id.clone(), InFlight::Passed(passed));
+        let answers = params.read("inputResponses").unwrap_or_default();
+        // It may just have been given up; then its server is gone, or was told.
+        if let Err(Again { turn, .. }) = again.send(Again { turn, answers }) {
+            self.passed_landed(&turn.id, id);
+            let why = "`requestState`: it was waited for too long";
+            turn.reply.send(turn.id, protocol_error(INVALID_PARAMS, why)).await;
+        }
+        None
+    }
+}
+
+impl Request {
+    pub(super) fn new(
+        gateway: &Arc<Gateway>,
+        waiting: Waiting,
+        asks: mpsc::UnboundedReceiver<Asked>,
+    ) -> Request {
+        Request { gateway: gateway.clone(), waiting, asks, open: vec![], count: 0 }
+    }
+
+    /// Sees it through to its answer, and says to whom that is due; `None` if nobody has come again for it.
+    pub(super) async fn answer(mut self, mut turn: Turn) -> Option<(Turn, Reply)> {
+        loop {
+            let reply = tokio::select! {
+                biased;
+                reply = self.waiting.next_reply() => Some(reply),
+                Some(asked) = self.asks.recv() => {
+                    self.add(asked);
+                    None
+                }
+            };
+            if let Some(reply) = reply {
+                return Some((turn, reply));
+            }
+            while self.asks_something() {
+                let (again, reply) = self.round(turn).await?;
+                turn = again;
+                if let Some(reply) = reply {
+                    return Some((turn, reply));
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, asked: Asked) {
+        self.count += 1;
+        if self.count <= QUESTIONS_MAX {
+            self.open.push((format!("q{}", self.count), asked));
+        }
+    }
+
+    /// Whether anything is asked that has not been taken back.
+    fn asks_something(&mut self) -> bool {
+        self.open.retain(|(_, asked)| !asked.answer.is_closed());
+        !self.open.is_empty()
+    }
+
+    /// Answers with what is asked, and waits for the request to come again. With whoever waits then comes what its server has
+    /// answered meanwhile without waiting for answers.
+    async fn round(&mut self, turn: Turn) -> Option<(Turn, Option<Reply>)> {
+        let (gateway, id) = (self.gateway.clone(), self.waiting.id());
+        let Some((state, mut comes)) = gateway.held.open(self.waiting.connection(), id) else {
+            tracing::warn!("too many requests are held for answers; what is asked is declined");
+            self.open.clear();
+            return Some((turn, None));
+        };
+        gateway.passed_landed(&turn.id, id);
+        turn.reply.send(turn.id, self.asking(&state)).await;
+        let (given_up, mut reply) = (tokio::time::sleep(PATIENCE), None);
+        tokio::pin!(given_up);
+        loop {
+            tokio::select! {
+                again = &mut comes => {
+                    let Again { turn, answers } = again.ok()?;
+                    self.take(answers);
+                    return Some((turn, reply));
+                }
+                came = self.waiting.next_reply(), if reply.is_none() => reply = Some(came),
+                Some(asked) = self.asks.recv() => self.add(asked),
+                () = &mut given_up => break,
+                () = gateway.closing.cancelled() => break,
+            }
+        }
+        tracing::info!("a request is given up: its client has not come again with answers");
+        self.waiting.cancel("its client has not come again with answers").await;
+        None
+    }
+
+    fn asking(&self, state: &str) -> Answer {
+        let mut requests = Fields::default();
+        for (key, asked) in &self.open {
+            requests.set(key, asked.question.clone());
+        }
+        let mut round = Fields::default();
+        round.set("resultType", to_json("input_required"));
+        round.set("inputRequests", requests.to_json());
+        round.set("requestState", to_json(state));
+        Answer::Result(round.to_json())
+    }
+
+    fn take(&mut self, mut answers: Fields) {
+        let open = std::mem::take(&mut self.open);
+        for (key, asked) in open {
+            match answers.take(&key) {
+                // It may have been taken back.
+                Some(answer) => drop(asked.answer.send(answer)),
+                None => self.open.push((key, asked)),
+            }
+        }
+    }
+}
+
+/// What nobody can guess.
+fn random() -> String {
+    let mut bits = [0; 20];
+    getrandom::fill(&mut bits).expect("the system gives random bits");
+    BASE32_NOPAD.encode(&bits)
+}
