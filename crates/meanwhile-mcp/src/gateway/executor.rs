@@ -64,9 +64,16 @@ impl Executor for McpExecutor {
             Task::ask_for(&mut params);
         }
         let mut waiting = connection.call(self.party, params, context.clone()).await;
-        let reply = tokio::select! {
-            reply = waiting.next_reply() => reply,
-            () = context.cancelled() => return stop(waiting, context).await,
+        let reply = loop {
+            let reply = tokio::select! {
+                reply = waiting.next_reply() => reply,
+                () = context.cancelled() => return stop(waiting, context).await,
+            };
+            match reply {
+                // On the way to its client the call has become a job: that is asked, for a round is no result.
+                Reply::Round(round) if context.is_job() => waiting = waiting.ask_here(*round).await,
+                reply => break reply,
+            }
         };
         match created(&reply, &connection) {
             Some(task) => self.follow(waiting, task, context).await,
@@ -123,6 +130,7 @@ fn ended(reply: Reply) -> Attempt {
             let message = message.chars().take(MESSAGE_CHARS).collect();
             Attempt::Failed(Failure { kind: FailureKind::Error, message, error: Some(error) })
         }
+        Reply::Round(round) => Attempt::Answered(round.result),
         Reply::Lost(reason) => Attempt::Lost(reason),
     }
 }
@@ -138,6 +146,7 @@ async fn stop(mut waiting: Waiting, context: RunContext) -> Attempt {
         Ok(Reply::Answer(Answer::Error(_), _)) => {
             Attempt::Stopped("the server confirmed that it stopped".to_owned())
         }
+        Ok(Reply::Round(_)) => Attempt::Stopped("the server asked for more, and was told nothing".to_owned()),
         Ok(Reply::Lost(reason)) => Attempt::Stopped(reason),
         Err(_) => {
             let known = if waiting.went_on() {
@@ -148,5 +157,100 @@ async fn stop(mut waiting: Waiting, context: RunContext) -> Attempt {
             waiting.give_up(context.handle());
             Attempt::Stopped(known.to_owned())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use meanwhile_core::artifact::Artifacts;
+    use meanwhile_core::engine::{Settings as EngineSettings, answer};
+    use meanwhile_core::testing::{MemoryStore, TokioClock};
+    use meanwhile_core::{Actor, Call, Called, Policy, Signal, Status, Store, Waited};
+    use serde_json::{Value, json};
+
+    use super::super::{Gateway, Settings};
+    use crate::message::{Answer, Fields, Id, Message, to_json};
+    use crate::rules::Rules;
+    use crate::transport::Outbound;
+    use crate::upstream::testing;
+
+    fn response(id: u64, result: &Value) -> Message {
+        let answer = Answer::Result(to_json(result));
+        Message::Response { id: Id::from(id), answer, extra: Fields::default() }
+    }
+
+    fn a_call() -> Call {
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}});
+        let (join_key, retry_key, conversation) = (None, None, None);
+        let request = to_json(&json!({"name": "asks", "_meta": meta}));
+        let (scope, server, tool) = ("me".to_owned(), "s".to_owned(), "asks".to_owned());
+        Call { scope, server, tool, request, join_key, retry_key, conversation }
+    }
+
+    fn settings() -> Settings {
+        let launch = testing::launch();
+        let engine = EngineSettings {
+            peer: "one".to_owned(),
+            max_running: 1,
+            lease: Duration::from_secs(30),
+            answer_timeout: None,
+        };
+        let (scope, rules, size) = ("me".to_owned(), Rules::default(), 1 << 20);
+        Settings { launch, scope, rules, wait_max: None, max_message: size, max_arguments: size, engine }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_that_comes_while_its_call_becomes_a_job_is_asked_of_the_job() {
+        let (upstream, connection, mut sent) = testing::modern();
+        let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
+        let folder = tempfile::tempdir().unwrap();
+        let (down, _) = Outbound::channel();
+        let artifacts = Artifacts::new(folder.path());
+        let gateway = Gateway::start_on(upstream, settings(), store.clone(), artifacts, down);
+
+        // Told what the job is to be, which is when it is about to be written down, and no sooner.
+        let call = a_call();
+        let is_asked = Cell::new(false);
+        let about_to_be_written = || {
+            let question = json!({"method": "elicitation/create", "params": {"message": "Sure?"}});
+            let round = json!({"resultType": "input_required", "inputRequests": {"sure": question}, "requestState": "st"});
+            if !is_asked.replace(true) {
+                testing::says(&connection, response(1, &round)).now_or_never().expect("nobody is waited for");
+            }
+            &call
+        };
+        let (cancel, hand_off) = (Signal::default(), Signal::default());
+        hand_off.raise();
+        let waited = Waited {
+            budget: Some(Duration::MAX),
+            cancel: &cancel,
+            hand_off: &hand_off,
+            follows_tasks: false,
+        };
+        let policy = Policy { rerun: false, timeout: None, ttl: Duration::from_secs(60) };
+        let called = gateway.engine.call(&call.request, about_to_be_written, policy, waited, drop).await;
+        let Called::Started(job) = called else { panic!("no job: {called:?}") };
+        assert!(is_asked.get() && sent.next().await.expect("a call").contains("\"asks\""));
+
+        let asks = gateway.waits_for_input(job.handle);
+        tokio::time::timeout(Duration::from_secs(60), asks).await.expect("the job asks");
+        let given = vec![("q1".to_owned(), to_json(&json!({"action": "accept"})))];
+        answer(&*store, None, job.handle, given, Actor::User).await.unwrap();
+        let again: Value = serde_json::from_str(&sent.next().await.unwrap()).unwrap();
+        assert_eq!(again["params"]["requestState"], "st");
+        assert_eq!(again["params"]["inputResponses"], json!({"sure": {"action": "accept"}}));
+        let done = json!({"resultType": "complete", "content": []});
+        testing::says(&connection, response(again["id"].as_u64().unwrap(), &done)).await;
+        gateway.drain().await;
+        let job = store.job(job.handle).await.unwrap().unwrap();
+        assert_eq!(job.status, Status::Completed);
+        let kept = store.answer(job.handle).await.unwrap();
+        assert_eq!(kept.unwrap().get(), r#"{"content":[]}"#);
     }
 }

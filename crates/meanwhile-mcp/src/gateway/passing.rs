@@ -228,6 +228,7 @@ impl Gateway {
 async fn answer(turn: Turn, reply: Reply) {
     let (answer, extra) = match reply {
         Reply::Answer(answer, extra) => (answer, extra),
+        Reply::Round(round) => (Answer::Result(round.result), round.extra),
         Reply::Lost(reason) => {
             let why = format!("{reason}; it is started again at the next request");
             (protocol_error(UPSTREAM_GONE, &why), Fields::default())

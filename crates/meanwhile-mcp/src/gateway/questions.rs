@@ -190,7 +190,7 @@ impl Gateway {
     }
 
     /// Resolves when the job asks.
-    async fn waits_for_input(&self, handle: Handle) {
+    pub(super) async fn waits_for_input(&self, handle: Handle) {
         let store = self.engine.store();
         let mut changes = store.changes().of(handle);
         while !matches!(store.job(handle).await, Ok(Some(job)) if job.status == Status::InputRequired) {

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 pub(super) use self::tasks::Kept;
-pub use self::waiting::{Reply, Waiting};
+pub use self::waiting::{Reply, Round, Waiting};
 
 use super::http::Http;
 use super::listen::{self, Heard};

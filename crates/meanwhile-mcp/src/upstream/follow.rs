@@ -163,6 +163,7 @@ impl Follower {
                 },
                 _ => Ok(failed(error)),
             },
+            Reply::Round(_) => Err(Blind::Away("the server asks where it must not".to_owned())),
             Reply::Lost(reason) => Err(Blind::Away(reason)),
         }
     }

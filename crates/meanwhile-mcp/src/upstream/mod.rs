@@ -12,6 +12,8 @@ mod parties;
 mod probe;
 mod process;
 mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
 mod waiters;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,7 @@ use meanwhile_core::{Handle, Json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::connection::{Connection, Reply, Waiting};
+pub use self::connection::{Connection, Reply, Round, Waiting};
 pub(crate) use self::follow::Follower;
 pub use self::http::Login;
 pub use self::launch::{Launch, Target};
@@ -483,6 +485,7 @@ impl Upstream {
                 return Ok(connection);
             }
             Reply::Answer(Answer::Error(error), _) => format!("it answered {}", error.get()),
+            Reply::Round(_) => "it asks something".to_owned(),
             Reply::Lost(reason) => reason,
         };
         connection.stop().await;

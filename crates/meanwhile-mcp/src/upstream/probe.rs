@@ -48,10 +48,8 @@ impl Late {
 
     fn wait(&self, mut asked: Waiting) {
         let said = tokio::spawn(async move {
-            match asked.next_reply().await {
-                Reply::Answer(answer, _) => Discovered::read(&answer),
-                Reply::Lost(_) => None,
-            }
+            let answer = asked.next_reply().await.answer().ok()?;
+            Discovered::read(&answer)
         });
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
     }
@@ -76,7 +74,10 @@ pub(super) async fn probe(connection: &Arc<Connection>, stopped: &CancellationTo
         }
     };
     match reply {
-        Reply::Answer(answer, _) => Discovered::read(&answer).map_or(Found::Legacy, Found::Modern),
         Reply::Lost(reason) => Found::Gone(reason),
+        reply => {
+            let discovered = reply.answer().ok().and_then(|answer| Discovered::read(&answer));
+            discovered.map_or(Found::Legacy, Found::Modern)
+        }
     }
 }

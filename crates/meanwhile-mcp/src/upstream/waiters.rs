@@ -12,7 +12,7 @@ use meanwhile_core::{Handle, Json, RunContext};
 use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 
-use super::connection::Reply;
+use super::connection::{Reply, Round as PassedRound};
 use super::modern::Interim;
 use super::parties::Party;
 use crate::message::{Answer, Fields, Id, Message, to_json};
@@ -156,6 +156,13 @@ impl Open {
         };
         (open, answer)
     }
+
+    /// Answers with a round of questions; whoever gets it may have the request go on.
+    pub(super) fn pass_round(mut self, result: Json, extra: Fields, interim: Interim) {
+        let (reply, comes) = oneshot::channel();
+        let waiting = std::mem::replace(&mut self.reply, reply);
+        let _ = waiting.send(Reply::Round(Box::new(PassedRound::new(result, extra, interim, self, comes))));
+    }
 }
 
 impl Waiters {
@@ -283,9 +290,19 @@ impl Waiters {
         !open.context.as_ref().is_some_and(RunContext::is_job) && interim.questions.iter().all(can_answer)
     }
 
+    /// A request that has ended with an interim result, which was passed on, goes on.
+    pub(super) fn go_on_with(&mut self, id: u64, open: Open, interim: Interim) -> Next {
+        self.insert(id, open);
+        self.has_asked_for_more(id, interim)
+    }
+
     /// A request has ended with an interim result.
     pub(super) fn interim(&mut self, sent_as: u64, interim: Interim) -> Next {
         let id = self.again.remove(&sent_as).unwrap_or(sent_as);
+        self.has_asked_for_more(id, interim)
+    }
+
+    fn has_asked_for_more(&mut self, id: u64, interim: Interim) -> Next {
         let Some(open) = self.open_mut(id) else { return Next::Unknown };
         open.rounds += 1;
         let Interim { questions, state } = interim;

@@ -99,14 +99,14 @@ impl Connection {
         if let Some(method) = told {
             self.memory.learn(method, &answer);
         }
-        let answer = match self.era() {
-            Era::Legacy => answer,
+        let (answer, round) = match self.era() {
+            Era::Legacy => (answer, None),
             Era::Modern => match (modern::shape(answer), id.number()) {
-                (Shape::Final(answer), _) => answer,
+                (Shape::Final(answer), _) => (answer, None),
                 (Shape::Interim(interim, answer), Some(sent_as))
                     if self.waiters().passes_rounds(sent_as, &interim) =>
                 {
-                    answer
+                    (answer, Some(interim))
                 }
                 (Shape::Interim(interim, _), Some(sent_as)) => {
                     let next = self.waiters().interim(sent_as, interim);
@@ -121,7 +121,10 @@ impl Connection {
                     Wire::Lines(_) => answer,
                     Wire::Http(http) => http.learn(&open.method, answer, self.era()),
                 };
-                let _ = open.reply.send(Reply::Answer(answer, extra));
+                match (answer, round) {
+                    (Answer::Result(result), Some(interim)) => open.pass_round(result, extra, interim),
+                    (answer, _) => drop(open.reply.send(Reply::Answer(answer, extra))),
+                }
             }
             Whose::Cancelled(handle) => self.parties.late_answer(handle),
             Whose::Nobody => {

@@ -10,13 +10,16 @@ use super::{CANCELLED, Connection, Wire};
 use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, to_json};
 use crate::revision::Era;
 use crate::upstream::UpstreamError;
-use crate::upstream::waiters::{Cancel, Signs};
+use crate::upstream::modern::Interim;
+use crate::upstream::waiters::{Cancel, Open, Signs};
 
 /// What came of a request.
 #[derive(Debug)]
 pub enum Reply {
     /// The answer, and what else its envelope held.
     Answer(Answer, Fields),
+    /// What the server asks before it answers, for the client itself, which knows rounds of questions.
+    Round(Box<Round>),
     /// The server is gone, or what it was to answer through; the text says how.
     Lost(String),
 }
@@ -29,12 +32,43 @@ impl Reply {
     pub fn answer(self) -> Result<Answer, UpstreamError> {
         match self {
             Reply::Answer(answer, _) => Ok(answer),
+            Reply::Round(round) => Ok(Answer::Result(round.result)),
             Reply::Lost(reason) => Err(UpstreamError::Lost { reason }),
         }
     }
 
     pub(super) fn plain(answer: Answer) -> Reply {
         Reply::Answer(answer, Fields::default())
+    }
+}
+
+/// A round of questions, as an answer of the request that it interrupts.
+pub struct Round {
+    /// As it came.
+    pub result: Json,
+    /// The rest of the envelope.
+    pub extra: Fields,
+    interim: Interim,
+    /// The request as it was, and where its answer comes if it goes on.
+    open: Open,
+    reply: oneshot::Receiver<Reply>,
+}
+
+impl Round {
+    pub(in crate::upstream) fn new(
+        result: Json,
+        extra: Fields,
+        interim: Interim,
+        open: Open,
+        reply: oneshot::Receiver<Reply>,
+    ) -> Round {
+        Round { result, extra, interim, open, reply }
+    }
+}
+
+impl std::fmt::Debug for Round {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Round").field("interim", &self.interim).finish_non_exhaustive()
     }
 }
 
@@ -71,6 +105,20 @@ impl Waiting {
             Ok(reply) => reply,
             Err(_) => self.connection.lost(),
         }
+    }
+
+    /// Nobody is there to whom a round of this request could go: what it asks is asked as what other servers ask, and the answer
+    /// is waited for anew.
+    #[must_use]
+    pub(crate) async fn ask_here(self, round: Round) -> Waiting {
+        let Round { interim, open, reply, .. } = round;
+        let next = self.connection.waiters().go_on_with(self.id, open, interim);
+        // What was asked is lost with the server.
+        if self.connection.is_closed() {
+            self.connection.waiters().forget(self.id);
+        }
+        self.connection.go_on(next).await;
+        Waiting { reply, ..self }
     }
 
     /// Tells the server that nobody wants the answer any more.
