@@ -202,6 +202,27 @@ fn nobody_is_told_what_they_did_not_ask_for() {
 }
 
 #[test]
+fn a_request_that_wants_few_log_messages_takes_none_from_others() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    let log = |message: &str, level: &str| {
+        let mut params = call("log", json!({"message": message}));
+        params["_meta"] = json!({"io.modelcontextprotocol/logLevel": level});
+        client.modern("tools/call", params, &json!({})).unwrap();
+    };
+    log("one", "debug");
+    log("two", "error");
+    log("three", "info");
+    let heard = || client.next_notification("notifications/message")["params"]["data"].clone();
+    assert_eq!([heard(), heard()], ["one", "three"]);
+    assert_eq!(client.home().log().matches("set level").count(), 1, "{}", client.home().log());
+    // A new process knows it too.
+    client.modern("tools/call", call("crash_once", json!({})), &json!({})).unwrap();
+    log("four", "debug");
+    assert_eq!(heard(), "four");
+    assert_eq!(client.home().log().matches("set level debug").count(), 2, "{}", client.home().log());
+}
+
+#[test]
 fn a_call_that_asks_is_answered_with_the_question_and_comes_again() {
     let client = Client::wrap(&[], &[FIXTURE]);
     let can = json!({"elicitation": {}});

@@ -193,11 +193,13 @@ pub fn error(error: &Json) -> Json {
     }
 }
 
-/// The severity of a log level, the least first; `None` if there is no such level.
+/// The levels of log messages, the least severe first.
+pub const LEVELS: [&str; 8] =
+    ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+
+/// The place of a level among [`LEVELS`]; `None` if there is no such level.
 #[must_use]
 pub fn severity(level: &str) -> Option<usize> {
-    const LEVELS: [&str; 8] =
-        ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
     LEVELS.iter().position(|known| *known == level)
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::modern::{ask, call};
-use super::web::Served;
+use super::web::{Served, Session};
 use crate::client::{FIXTURE, Home, example, text};
 use crate::faces::Gate;
 
@@ -105,4 +105,27 @@ fn it_is_started_again_for_all() {
         assert_eq!(text(&session.call("echo", &json!({"text": "again"}))), "again");
     }
     assert_eq!(served.process.home().log().matches("spawned").count(), 2);
+}
+
+#[test]
+fn each_hears_log_messages_from_the_level_on_that_it_has_said_itself() {
+    let served = shared(&[]);
+    let [loud, quiet, silent] = [(); 3].map(|()| served.session(PATH, None, "2025-11-25"));
+    let level = |session: &Session<'_>, level: &str| {
+        assert_eq!(session.request("logging/setLevel", &json!({"level": level}))["result"], json!({}));
+    };
+    let mut hears = loud.listen();
+    level(&loud, "debug");
+    level(&quiet, "warning");
+    let log = served.process.home().log();
+    assert!(log.matches("set level debug").count() == 2 && !log.contains("set level warning"), "{log}");
+    let speak = json!({"name": "log", "arguments": {"message": "psst"}});
+    let first = quiet.ask("q", "tools/call", &speak).message().expect("an answer");
+    assert!(first["result"].is_object(), "nothing comes before the answer: {first}");
+    assert_eq!(hears.message().expect("a log message")["params"]["data"], "psst");
+    let mut usual = silent.ask("s", "tools/call", &speak);
+    assert_eq!(usual.message().expect("a log message")["method"], "notifications/message");
+    // The one who wanted most goes, and the others lose nothing by it.
+    assert_eq!(loud.send("DELETE", &[], "").status, 204);
+    served.process.wait_log("set level warning");
 }

@@ -100,8 +100,6 @@ pub struct Gateway {
     client: Mutex<Option<Arc<Caller>>>,
     patience: Mutex<HashMap<String, Patience>>,
     introduction: tokio::sync::Mutex<Option<Arc<Introduction>>>,
-    /// From which level on the upstream was last told to log.
-    log_level: Mutex<Option<String>>,
     listeners: Listeners,
     ledger: Ledger,
     history: History,
@@ -178,7 +176,6 @@ impl Gateway {
             client: Mutex::default(),
             patience: Mutex::default(),
             introduction: tokio::sync::Mutex::default(),
-            log_level: Mutex::default(),
             listeners: Listeners::default(),
             ledger,
             history: History::default(),

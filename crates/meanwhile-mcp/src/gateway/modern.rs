@@ -5,12 +5,12 @@ use std::sync::Arc;
 use meanwhile_core::Json;
 use serde_json::json;
 
+use super::Gateway;
 use super::caller::Caller;
 use super::reply::{ReplyTo, protocol_error};
 use super::session::Introduction;
-use super::{Gateway, lock};
 use crate::message::{Answer, Fields, Id, METHOD_NOT_FOUND, to_json};
-use crate::modern::{LOG_LEVEL, TASKS, needs_tasks};
+use crate::modern::{LEVELS, TASKS, needs_tasks};
 use crate::revision::Revision;
 
 /// What the revision has taken away.
@@ -67,7 +67,7 @@ impl Gateway {
             }
             "tools/list" => self.list_tools(caller, id, params, reply).await,
             "tools/call" => {
-                self.hear_logs(introduction, params.as_ref()).await;
+                self.hear_logs(introduction, &caller).await;
                 self.call_tool(caller, id, params, extra, reply).await;
             }
             "tasks/get" | "tasks/update" | "tasks/cancel" if !caller.capabilities.tasks => {
@@ -78,27 +78,25 @@ impl Gateway {
             "tasks/cancel" => self.cancel_extension_task(id, params, reply).await,
             "subscriptions/listen" => self.listen(caller, id, params, reply).await,
             _ => {
-                self.hear_logs(introduction, params.as_ref()).await;
+                self.hear_logs(introduction, &caller).await;
                 self.pass_request(caller, id, method, params, extra, reply).await;
             }
         }
     }
 
-    /// A server that has to be told once for all from which level on it logs is told what this request wants.
-    async fn hear_logs(&self, introduction: &Introduction, params: Option<&Json>) {
-        if !introduction.logs {
+    /// A server that has to be told once for all from which level on it logs is told what this request wants, if that is more
+    /// than any before it. Of what it then says each request hears what that request wants.
+    async fn hear_logs(&self, introduction: &Introduction, caller: &Caller) {
+        let Some(level) = caller.log_level.filter(|_| introduction.logs && !self.upstream.is_modern()) else {
             return;
-        }
-        let meta: Option<Fields> = params
-            .and_then(|params| Fields::parse(params.get()).ok())
-            .and_then(|params| params.read("_meta"));
-        let Some(level) = meta.and_then(|meta| meta.read::<String>(LOG_LEVEL)) else { return };
-        if lock(&self.log_level).replace(level.clone()).is_some_and(|before| before == level) {
+        };
+        if self.upstream.wants_logs_from(self.party).is_some_and(|least| least <= level) {
             return;
         }
         if let Ok(connection) = self.upstream.connect().await {
-            let params = to_json(&json!({"level": level}));
-            drop(connection.request("logging/setLevel", Some(params)).await);
+            let (method, params) = ("logging/setLevel", to_json(&json!({"level": LEVELS[level]})));
+            let extra = Fields::default();
+            drop(self.upstream.pass(&connection, self.party, method, Some(params), extra, drop).await);
         }
     }
 }

@@ -216,6 +216,9 @@ impl Gateway {
         let line = Message::Notification { method, params, extra }.to_line();
         if let Some(level) = level {
             self.tell_log(&line, &level).await;
+            if !self.upstream.hears(self.party, &level) {
+                return;
+            }
         }
         match way {
             Some(way) if self.speaks_legacy() || !is_about_lists => drop(way.tell(line).await),

@@ -218,7 +218,7 @@ impl Connection {
             request.params = request.params.map(|params| with_token(params, id));
         }
         request.params = match request.params {
-            params if is_modern => Some(modern::dress(params, self.memory.asker())),
+            params if is_modern => Some(modern::dress(params, self.memory.asker(request.party))),
             params => params.map(modern::undress),
         };
         self.put(id, request, asker, theirs).await
@@ -262,10 +262,7 @@ impl Connection {
     fn answered_here(self: &Arc<Self>, id: u64, request: &Request) -> Option<Waiting> {
         let subscribes = request.method.starts_with("resources/");
         match request.method.as_str() {
-            "ping" => {}
-            "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {
-                self.memory.remember_request(request.party, &request.method, request.params.as_ref());
-            }
+            "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => {}
             _ => return None,
         }
         let (Open { reply, signs, .. }, answer) = Open::new(id, "", None);

@@ -9,9 +9,12 @@ use tokio::sync::watch;
 use super::parties::Party;
 use super::tasks::Support;
 use crate::message::{Answer, Fields, Id, Message, to_json};
+use crate::modern::severity;
 
 /// How many resource subscriptions are renewed after a restart.
 const SUBSCRIPTIONS_MAX: usize = 1000;
+/// The severity from which on one hears of a server's doings who has not said what to hear: `info`.
+const USUAL_LEVEL: usize = 1;
 
 /// What a server was told, whichever process or session of it there is at the moment.
 #[derive(Debug)]
@@ -27,8 +30,18 @@ pub(super) struct Memory {
 struct Told {
     initialize: Option<Json>,
     initialized: Option<Message>,
-    log_level: Option<Json>,
+    /// From which level on each of those who have said so wants to hear log messages.
+    levels: Vec<Level>,
     subscriptions: Vec<Subscription>,
+}
+
+/// What somebody has said of log messages.
+#[derive(Debug)]
+struct Level {
+    by: Option<Party>,
+    severity: usize,
+    /// The parameters of its `logging/setLevel`.
+    params: Json,
 }
 
 /// A resource that is subscribed to.
@@ -72,12 +85,16 @@ impl Memory {
         self.told().initialized.is_some()
     }
 
-    pub(super) fn asker(&self) -> Asker {
+    /// `party` as a server hears of it; `None`, all of them as one.
+    pub(super) fn asker(&self, party: Option<Party>) -> Asker {
         let told = self.told();
         let said = told.initialize.as_ref().and_then(|params| Fields::parse(params.get()).ok());
         let said = said.unwrap_or_default();
-        let level =
-            told.log_level.as_ref().and_then(|params| Fields::parse(params.get()).ok()?.take("level"));
+        let level = match party {
+            Some(_) => told.level_of(party),
+            None => told.lowest_level(),
+        };
+        let level = level.and_then(|level| Fields::parse(level.params.get()).ok()?.take("level"));
         Asker {
             info: said.get("clientInfo").map(ToOwned::to_owned),
             capabilities: said.read("capabilities"),
@@ -102,12 +119,33 @@ impl Memory {
     pub(super) fn remember_request(&self, party: Option<Party>, method: &str, params: Option<&Json>) -> bool {
         let Some(params) = params else { return true };
         match method {
-            "logging/setLevel" => self.told().log_level = Some(params.clone()),
+            "logging/setLevel" => self.told().set_level(party, params),
             "resources/subscribe" => self.subscribe(party, params),
             "resources/unsubscribe" => return self.unsubscribe(party, params),
             _ => {}
         }
         true
+    }
+
+    /// What the server is to be told when somebody says this with `logging/setLevel`: what those want who want to hear most.
+    pub(super) fn level_for_all(&self, params: Option<Json>) -> Option<Json> {
+        let is_known = params.as_ref().and_then(level).is_some();
+        let lowest = self.told().lowest_level().map(|level| level.params.clone());
+        if is_known { lowest.or(params) } else { params }
+    }
+
+    /// From which severity on a party wants to hear log messages, if it has said so.
+    pub(super) fn wants_logs_from(&self, party: Party) -> Option<usize> {
+        self.told().level_of(Some(party)).map(|level| level.severity)
+    }
+
+    /// Whether a log message of this level is for a party: it is no concern of others, nor of the server, who shares it.
+    pub(super) fn hears(&self, party: Party, level: &str) -> bool {
+        let told = self.told();
+        // What others have made the server say is not for one who has said nothing.
+        let usual = if told.levels.is_empty() { 0 } else { USUAL_LEVEL };
+        let least = told.level_of(Some(party)).map_or(usual, |level| level.severity);
+        severity(level).is_none_or(|severity| severity >= least)
     }
 
     fn subscribe(&self, party: Option<Party>, params: &Json) {
@@ -128,9 +166,17 @@ impl Memory {
         !self.told().subscriptions.iter().any(|held| uri(&held.params) == named)
     }
 
-    /// A party has gone. Returns the subscriptions that nobody holds any more.
-    pub(super) fn forget(&self, party: Party) -> Vec<Json> {
-        self.let_go(Some(party), |_| true)
+    /// A party has gone. Returns what the server is to be told of that: the methods and their parameters.
+    pub(super) fn forget(&self, party: Party) -> Vec<(&'static str, Json)> {
+        let ended = self.let_go(Some(party), |_| true);
+        let mut tell: Vec<_> = ended.into_iter().map(|params| ("resources/unsubscribe", params)).collect();
+        let mut told = self.told();
+        let before = told.lowest_level().map(|level| level.severity);
+        told.levels.retain(|level| level.by != Some(party));
+        if let Some(level) = told.lowest_level().filter(|level| Some(level.severity) != before) {
+            tell.push(("logging/setLevel", level.params.clone()));
+        }
+        tell
     }
 
     fn let_go(&self, party: Option<Party>, which: impl Fn(&Subscription) -> bool) -> Vec<Json> {
@@ -174,10 +220,31 @@ impl Memory {
         };
         let told = self.told();
         let mut rest: Vec<Message> = told.initialized.iter().cloned().collect();
-        rest.extend(told.log_level.iter().map(|params| request("logging/setLevel", params)));
+        rest.extend(told.lowest_level().map(|level| request("logging/setLevel", &level.params)));
         rest.extend(told.subscriptions.iter().map(|held| request("resources/subscribe", &held.params)));
         Some((told.initialize.clone()?, rest))
     }
+}
+
+impl Told {
+    fn set_level(&mut self, by: Option<Party>, params: &Json) {
+        let Some(severity) = level(params) else { return };
+        self.levels.retain(|level| level.by != by);
+        self.levels.push(Level { by, severity, params: params.clone() });
+    }
+
+    fn level_of(&self, party: Option<Party>) -> Option<&Level> {
+        self.levels.iter().find(|level| level.by == party)
+    }
+
+    fn lowest_level(&self) -> Option<&Level> {
+        self.levels.iter().min_by_key(|level| level.severity)
+    }
+}
+
+/// The severity that the parameters of a `logging/setLevel` name.
+fn level(params: &Json) -> Option<usize> {
+    severity(&Fields::parse(params.get()).ok()?.read::<String>("level")?)
 }
 
 fn uri(params: &Json) -> Option<String> {
@@ -195,4 +262,43 @@ pub(super) fn with_elicitation(params: Json) -> Json {
     capabilities.set("elicitation", to_json(&serde_json::json!({})));
     fields.set("capabilities", capabilities.to_json());
     fields.to_json()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parties::Parties;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_server_is_told_the_lowest_level_and_each_party_hears_from_its_own_on() {
+        let (memory, parties) = (Memory::new(), Parties::new(true));
+        let [one, other, silent] = [(); 3].map(|()| parties.name());
+        let says = |party, level: &str| {
+            let params = to_json(&json!({"level": level}));
+            memory.remember_request(Some(party), "logging/setLevel", Some(&params));
+            memory.level_for_all(Some(params)).unwrap().get().to_owned()
+        };
+        assert!(memory.hears(silent, "debug"), "nobody has said anything");
+        assert_eq!(says(one, "debug"), r#"{"level":"debug"}"#);
+        assert_eq!(says(other, "error"), r#"{"level":"debug"}"#);
+        assert_eq!(says(other, "loud"), r#"{"level":"loud"}"#, "for the server to refuse");
+        let heard = |level| [one, other, silent].map(|party| memory.hears(party, level));
+        assert_eq!(heard("debug"), [true, false, false]);
+        assert_eq!(heard("warning"), [true, false, true]);
+        assert_eq!(heard("critical"), [true, true, true]);
+        let level = |party| memory.asker(party).log_level.map(|level| level.get().to_owned());
+        assert_eq!(
+            [Some(one), Some(other), Some(silent), None].map(level).map(Option::unwrap_or_default),
+            [r#""debug""#, r#""error""#, "", r#""debug""#]
+        );
+        memory.initialize_with(to_json(&json!({})));
+        let replayed = memory.replay().unwrap().1;
+        assert!(
+            matches!(&replayed[..], [Message::Request { params: Some(params), .. }] if params.get().contains("debug"))
+        );
+        let told = memory.forget(one);
+        assert!(matches!(&told[..], [("logging/setLevel", params)] if params.get().contains("error")));
+        assert!(memory.forget(silent).is_empty() && memory.forget(other).is_empty());
+    }
 }

@@ -108,7 +108,7 @@ pub struct Upstream {
     memory: Arc<Memory>,
     /// What it has answered to `initialize`.
     introduced: tokio::sync::Mutex<Option<Json>>,
-    /// Subscriptions reach the server in the order in which they are remembered.
+    /// Subscriptions, and levels of log messages, reach the server in the order in which they are remembered.
     subscribing: tokio::sync::Mutex<()>,
     /// Of which era the server has shown to be.
     era: Mutex<Option<Era>>,
@@ -174,9 +174,9 @@ impl Upstream {
         }
         let _in_turn = self.subscribing.lock().await;
         self.parties.leave(party);
-        for params in self.memory.forget(party) {
+        for (method, params) in self.memory.forget(party) {
             if let Some(connection) = self.running() {
-                drop(connection.request("resources/unsubscribe", Some(params)).await);
+                drop(connection.request(method, Some(params)).await);
             }
         }
     }
@@ -369,6 +369,16 @@ impl Upstream {
         self.memory.remember(party, message)
     }
 
+    /// From which severity on `party` has said to want log messages.
+    pub(crate) fn wants_logs_from(&self, party: Party) -> Option<usize> {
+        self.memory.wants_logs_from(party)
+    }
+
+    /// Whether a log message of this level is for `party`. Who has a server alone hears all that it says.
+    pub(crate) fn hears(&self, party: Party, level: &str) -> bool {
+        !self.parties.is_shared() || self.memory.hears(party, level)
+    }
+
     /// Passes a request of `party` on. `None` if the server is not asked, for another party wants to hear what this one no longer
     /// does. `is_sent_as` hears our id of the request before the server can say anything about it.
     pub(crate) async fn pass(
@@ -380,12 +390,14 @@ impl Upstream {
         extra: Fields,
         is_sent_as: impl FnOnce(u64),
     ) -> Option<Waiting> {
-        let is_subscription = matches!(method, "resources/subscribe" | "resources/unsubscribe");
-        let _in_turn = if is_subscription { Some(self.subscribing.lock().await) } else { None };
+        let sets_level = method == "logging/setLevel";
+        let is_of_all = sets_level || matches!(method, "resources/subscribe" | "resources/unsubscribe");
+        let _in_turn = if is_of_all { Some(self.subscribing.lock().await) } else { None };
         let is_asked = self.memory.remember_request(Some(party), method, params.as_ref());
         if !is_asked {
             return None;
         }
+        let params = if sets_level { self.memory.level_for_all(params) } else { params };
         Some(to.forward(party, method, params, extra, is_sent_as).await)
     }
 
