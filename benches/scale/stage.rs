@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use meanwhile_core::artifact::Artifacts;
-use meanwhile_core::engine::{Settings, Until, read_answer, wait};
+use meanwhile_core::engine::{Settings, Slots, Until, read_answer, wait};
 use meanwhile_core::{
     Attempt, Call, Called, Engine, Executor, Handle, Json, Policy, RunContext, Store, SystemClock,
 };
@@ -86,7 +86,7 @@ impl Stage {
         let tool = Arc::new(Tool::default());
         let settings = Settings {
             peer: "bench".to_owned(),
-            max_running: usize::MAX >> 4,
+            slots: Slots::new(usize::MAX),
             lease: LEASE,
             answer_timeout: None,
         };

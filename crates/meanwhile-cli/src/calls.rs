@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use meanwhile_core::Handle;
-use meanwhile_core::engine::Settings as EngineSettings;
+use meanwhile_core::engine::{Settings as EngineSettings, Slots};
 use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
 
 /// How calls are treated.
@@ -23,7 +23,8 @@ pub(crate) struct Calls {
     #[arg(long, env = "MEANWHILE_INLINE_BUDGET", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub(crate) inline_budget: Duration,
 
-    /// How many jobs run at once in handle mode; more are queued
+    /// How many jobs run at once in handle mode, on each process of the server; more are queued. With serve each session has a
+    /// process of its own, unless the server is shared: then it counts for all together
     #[arg(long, env = "MEANWHILE_MAX_RUNNING", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) max_running: u16,
 
@@ -74,7 +75,7 @@ impl Calls {
         EngineSettings {
             // Drawn like a handle: a process id comes again, a peer's name must not.
             peer: format!("{}:{}", std::process::id(), &Handle::random().to_string()[4..16]),
-            max_running: usize::from(self.max_running),
+            slots: Slots::new(usize::from(self.max_running)),
             lease: self.lease,
             answer_timeout: Some(self.answer_timeout),
         }

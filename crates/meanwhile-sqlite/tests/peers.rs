@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use meanwhile_core::artifact::Artifacts;
-use meanwhile_core::engine::{Answered, Settings, Until, answer, wait};
+use meanwhile_core::engine::{Answered, Settings, Slots, Until, answer, wait};
 use meanwhile_core::event::Actor;
 use meanwhile_core::job::Progress;
 use meanwhile_core::store::{Created, NewJob, Query};
@@ -193,7 +193,8 @@ async fn an_answer_given_in_another_process_reaches_the_tool_that_asked() {
     let path = folder.path().join("jobs.db");
     let (here, there) = (Arc::new(store(&path)), store(&path));
     let artifacts = Artifacts::new(folder.path().join("artifacts"));
-    let settings = Settings { peer: "one".to_owned(), max_running: 9, lease: PATIENCE, answer_timeout: None };
+    let settings =
+        Settings { peer: "one".to_owned(), slots: Slots::new(9), lease: PATIENCE, answer_timeout: None };
     let engine = Engine::new(here.clone(), artifacts, Arc::new(Asker), settings);
     let NewJob { call, policy, .. } = new_job("me", None);
     let Called::Started(job) = engine.start(call, policy).await.unwrap() else { panic!("not started") };

@@ -129,3 +129,21 @@ fn each_hears_log_messages_from_the_level_on_that_it_has_said_itself() {
     assert_eq!(loud.send("DELETE", &[], "").status, 204);
     served.process.wait_log("set level warning");
 }
+
+#[test]
+fn only_so_many_jobs_run_at_once_of_each_session_or_of_all_that_share_a_server() {
+    for (share, of_the_other) in [(true, "queued as"), (false, "goes on in the background")] {
+        let fixture = json!({"command": example(FIXTURE), "share": share, "mode": "handle", "maxRunning": 1});
+        let served = Served::start(&Home::new(), &json!({"fixture": fixture}), &[]);
+        let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));
+        let gates = ["a", "b"].map(|name| Gate::new(served.process.home(), name));
+        let start = |number: usize| sessions[number].call("gate", &gates[number].arguments());
+        let (first, second) = (start(0), start(1));
+        assert!(!text(&first).contains("queued") && text(&second).contains(of_the_other), "{second}");
+        for (started, gate) in [first, second].iter().zip(&gates) {
+            gate.open();
+            let poll = json!({"handle": started["structuredContent"]["handle"], "wait_ms": 25000});
+            assert_eq!(text(&sessions[1].call("poll_result", &poll)), "opened");
+        }
+    }
+}

@@ -20,13 +20,13 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::control::{Action, Controlled, control};
 pub use self::durable::read_answer;
 pub use self::input::{ANSWER_TIMEOUT, Answered, answer};
+pub use self::queue::Slots;
 pub use self::upkeep::sweep;
 pub use self::wait::{Until, wait};
 
@@ -60,7 +60,7 @@ pub struct Settings {
     /// This process's name among the peers of its store.
     pub peer: Peer,
     /// How many jobs that started as jobs run at once; more wait in the queue.
-    pub max_running: usize,
+    pub slots: Slots,
     /// How long this peer's claims hold unless renewed. They are renewed three times as often.
     pub lease: Duration,
     /// How long a tool that asks waits for the answers before it goes without them; `None` is as long as it takes. The usual
@@ -102,7 +102,6 @@ pub struct Engine {
     artifacts: Artifacts,
     executor: Arc<dyn Executor>,
     settings: Settings,
-    slots: Arc<Semaphore>,
     dispatcher: Mutex<queue::Dispatcher>,
     /// The unfinished jobs that this process runs, so that a repeat of a call that was handed off joins it.
     joinable: Mutex<Joins>,
@@ -125,7 +124,6 @@ impl Engine {
             store,
             artifacts,
             executor,
-            slots: Arc::new(Semaphore::new(settings.max_running.max(1))),
             settings,
             dispatcher: Mutex::default(),
             joinable: Mutex::default(),

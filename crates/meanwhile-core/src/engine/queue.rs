@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Engine;
 use crate::event::Actor;
@@ -16,6 +16,18 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a job that waits is let go.
 const ENDS: &str = "the process that held it in its queue was stopped";
+
+/// So many jobs that started as jobs run at once, of all engines that have a clone of the same slots: those who share a worker.
+#[derive(Debug, Clone)]
+pub struct Slots(Arc<Semaphore>);
+
+impl Slots {
+    /// So many, and at least one.
+    #[must_use]
+    pub fn new(count: usize) -> Slots {
+        Slots(Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS))))
+    }
+}
 
 /// Whether somebody is handing out slots. It is there only while something waits.
 #[derive(Debug, Default)]
@@ -31,7 +43,7 @@ impl Engine {
         if self.dispatcher().active {
             return None;
         }
-        self.slots.clone().try_acquire_owned().ok()
+        self.settings.slots.0.clone().try_acquire_owned().ok()
     }
 
     /// Sees to it that what is queued gets its turn.
@@ -53,7 +65,7 @@ impl Engine {
             let slot = tokio::select! {
                 biased;
                 () = self.interrupt.cancelled() => break,
-                slot = self.slots.clone().acquire_owned() => slot.expect("the slots are never closed"),
+                slot = self.settings.slots.0.clone().acquire_owned() => slot.expect("the slots are never closed"),
             };
             match self.run_next(slot).await {
                 Ok(true) => {}

@@ -168,7 +168,7 @@ mod tests {
 
     use futures_util::FutureExt;
     use meanwhile_core::artifact::Artifacts;
-    use meanwhile_core::engine::{Settings as EngineSettings, answer};
+    use meanwhile_core::engine::{Settings as EngineSettings, Slots, answer};
     use meanwhile_core::testing::{MemoryStore, TokioClock};
     use meanwhile_core::{Actor, Call, Called, Policy, Signal, Status, Store, Waited};
     use serde_json::{Value, json};
@@ -197,7 +197,7 @@ mod tests {
         let launch = testing::launch();
         let engine = EngineSettings {
             peer: "one".to_owned(),
-            max_running: 1,
+            slots: Slots::new(1),
             lease: Duration::from_secs(30),
             answer_timeout: None,
         };

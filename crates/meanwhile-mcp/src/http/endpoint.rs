@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use meanwhile_core::artifact::Artifacts;
+use meanwhile_core::engine::Slots;
 use meanwhile_core::{Json, Store};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -108,6 +109,8 @@ pub struct OneServer {
 /// A server that several gateways share.
 struct Common {
     upstream: Arc<Upstream>,
+    /// How many jobs of all of them run there at once.
+    slots: Slots,
     began: Instant,
 }
 
@@ -134,28 +137,26 @@ impl OneServer {
         Arc::new(OneServer { settings, store, artifacts, idle, gateways, shared, upstream })
     }
 
-    /// The server for another gateway.
-    fn upstream(&self, settings: &Settings) -> Arc<Upstream> {
+    /// The server for another gateway, which is told what it has in common with others.
+    fn upstream(&self, settings: &mut Settings) -> Arc<Upstream> {
         let (launch, max_message) = (settings.launch.clone(), settings.max_message);
         let Some(common) = &self.upstream else { return Upstream::new(launch, max_message) };
         let mut common = lock(common);
-        match &*common {
-            Some(Common { upstream, began })
-                if upstream.never_came_up().is_none() || began.elapsed() < TRY_AGAIN =>
-            {
-                upstream.clone()
-            }
-            _ => {
-                let upstream = Upstream::shared(launch, max_message);
-                *common = Some(Common { upstream: upstream.clone(), began: Instant::now() });
-                upstream
-            }
+        let is_good = |common: &&mut Common| {
+            common.upstream.never_came_up().is_none() || common.began.elapsed() < TRY_AGAIN
+        };
+        if let Some(Common { upstream, slots, .. }) = common.as_mut().filter(is_good) {
+            settings.engine.slots = slots.clone();
+            return upstream.clone();
         }
+        let (upstream, slots) = (Upstream::shared(launch, max_message), settings.engine.slots.clone());
+        *common = Some(Common { upstream: upstream.clone(), slots, began: Instant::now() });
+        upstream
     }
 
     fn gateway(&self, who: &Principal, down: Outbound) -> Arc<Gateway> {
-        let settings = (self.settings)(who);
-        let (upstream, store) = (self.upstream(&settings), self.store.clone());
+        let mut settings = (self.settings)(who);
+        let (upstream, store) = (self.upstream(&mut settings), self.store.clone());
         let gateway = Gateway::start_on(upstream, settings, store, self.artifacts.clone(), down);
         let mut gateways = lock(&self.gateways);
         gateways.retain(|gateway| gateway.strong_count() > 0);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::stage::*;
 use crate::artifact::Artifacts;
-use crate::engine::{Answered, Called, Engine, Settings, Until, Waited, answer, wait};
+use crate::engine::{Answered, Called, Engine, Settings, Slots, Until, Waited, answer, wait};
 use crate::event::{Actor, EventKind};
 use crate::executor::{Attempt, Executor, RunContext};
 use crate::handle::Handle;
@@ -312,7 +312,8 @@ impl Executor for Asker {
 async fn an_answer_given_before_the_engine_has_taken_the_job_over_is_heard() {
     let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { peer: PEER.to_owned(), max_running: 1, lease: LEASE, answer_timeout: None };
+    let settings =
+        Settings { peer: PEER.to_owned(), slots: Slots::new(1), lease: LEASE, answer_timeout: None };
     let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), Arc::new(Asker), settings);
     let (never, call) = (Signal::default(), a_call("me", None));
     let waited = Waited { budget: Some(BUDGET), cancel: &never, hand_off: &never, follows_tasks: false };
@@ -349,7 +350,8 @@ impl Executor for Leaver {
 async fn work_that_goes_on_at_the_upstream_is_a_job_at_once_for_a_caller_that_has_tasks_too() {
     let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { peer: PEER.to_owned(), max_running: 1, lease: LEASE, answer_timeout: None };
+    let settings =
+        Settings { peer: PEER.to_owned(), slots: Slots::new(1), lease: LEASE, answer_timeout: None };
     let engine = Engine::new(store, Artifacts::new(folder.path()), Arc::new(Leaver), settings);
     let (never, call) = (Signal::default(), a_call("me", None));
     for (follows_tasks, waits) in [(true, Duration::ZERO), (false, BUDGET)] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::stage::{ONCE, Stage, a_call, started};
 use crate::Json;
 use crate::artifact::Artifacts;
-use crate::engine::{Engine, Settings, Until, wait};
+use crate::engine::{Engine, Settings, Slots, Until, wait};
 use crate::executor::{Attempt, Executor, RunContext};
 use crate::job::Progress;
 use crate::testing::suite::json;
@@ -68,7 +68,7 @@ async fn a_report_just_before_the_answer_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
         peer: "one".to_owned(),
-        max_running: 1,
+        slots: Slots::new(1),
         lease: Duration::from_secs(30),
         answer_timeout: None,
     };

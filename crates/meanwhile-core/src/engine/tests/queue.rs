@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::stage::{DAY, LEASE, ONCE, Stage, Worker, a_call, all_is_quiet};
-use crate::engine::{Action, control};
+use crate::engine::{Action, Slots, control};
 use crate::event::{Actor, EventKind};
 use crate::handle::Handle;
 use crate::job::{Job, Status};
@@ -33,6 +33,22 @@ async fn a_job_is_committed_before_its_worker_is_called() {
     worker.answers("1");
     let worker = stage.worker().await;
     assert_eq!((worker.handle(), worker.written), (queued.handle, Some(Status::Working)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn engines_that_share_their_slots_run_no_more_jobs_together_than_there_are() {
+    let slots = Slots::new(1);
+    let [mut one, mut other] = [(); 2].map(|()| Stage::sharing(slots.clone()));
+    let (_, worker) = one.running(ONCE).await;
+    let queued = other.start(None, ONCE).await;
+    assert_eq!(queued.status, Status::Queued);
+    other.nobody_else_is_called().await;
+    worker.answers("1");
+    let worker = other.worker().await;
+    assert_eq!(worker.handle(), queued.handle);
+    assert_eq!(one.start(None, ONCE).await.status, Status::Queued);
+    worker.answers("2");
+    one.worker().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::artifact::Artifacts;
-use crate::engine::{Action, Called, Controlled, Engine, Settings, Waited, read_answer};
+use crate::engine::{Action, Called, Controlled, Engine, Settings, Slots, Waited, read_answer};
 use crate::event::{Actor, EventKind};
 use crate::executor::{Attempt, Executor, RunContext};
 use crate::handle::Handle;
@@ -52,20 +52,24 @@ impl Stage {
 
     /// With an executor that takes up whatever a dead peer left.
     pub(super) fn serving_all() -> Stage {
-        Stage::set(100, true)
+        Stage::set(Slots::new(100), true)
     }
 
-    pub(super) fn with_slots(max_running: usize) -> Stage {
-        Stage::set(max_running, false)
+    pub(super) fn with_slots(count: usize) -> Stage {
+        Stage::sharing(Slots::new(count))
     }
 
-    fn set(max_running: usize, serves_all: bool) -> Stage {
+    /// With slots that other engines have as well.
+    pub(super) fn sharing(slots: Slots) -> Stage {
+        Stage::set(slots, false)
+    }
+
+    fn set(slots: Slots, serves_all: bool) -> Stage {
         let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
         let folder = tempfile::tempdir().expect("a folder for artifacts");
         let (entrance, entrances) = mpsc::unbounded_channel();
         let troupe = Arc::new(Troupe { store: store.clone(), entrance, serves_all });
-        let settings =
-            Settings { peer: PEER.to_owned(), max_running, lease: LEASE, answer_timeout: Some(ANSWERS) };
+        let settings = Settings { peer: PEER.to_owned(), slots, lease: LEASE, answer_timeout: Some(ANSWERS) };
         let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), troupe, settings);
         let (cancel, hand_off) = <(Arc<Signal>, Arc<Signal>)>::default();
         Stage { engine, store, cancel, hand_off, seen: Arc::default(), entrances, _artifacts: folder }
