@@ -8,7 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+    Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+    RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
+};
 use serde_json::{Value, json};
 
 use super::web::{Answer, Served};
@@ -26,8 +30,57 @@ struct Issuer {
 }
 
 enum Key {
+    Rsa(RsaKeyPair),
     Elliptic(EcdsaKeyPair),
     Edwards(Ed25519KeyPair),
+}
+
+impl Key {
+    /// The key without what only its owner has.
+    fn published(&self, name: &str) -> Value {
+        let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+        match self {
+            Key::Rsa(pair) => {
+                let RsaPublicKeyComponents { n, e } =
+                    RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+                json!({"kty": "RSA", "kid": name, "n": encode(&n), "e": encode(&e)})
+            }
+            Key::Elliptic(pair) => {
+                // One byte that says in which form the two halves follow.
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(pair.public_key().as_ref().len() / 2);
+                let curve = if x.len() == 32 { "P-256" } else { "P-384" };
+                json!({"kty": "EC", "crv": curve, "kid": name, "use": "sig", "x": encode(x), "y": encode(y)})
+            }
+            Key::Edwards(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": name, "alg": "EdDSA", "x": encode(pair.public_key().as_ref())})
+            }
+        }
+    }
+
+    fn sign(&self, algorithm: &str, text: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match self {
+            Key::Rsa(pair) => {
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(padding(algorithm), &random, text, &mut signature).expect("a signature");
+                signature
+            }
+            Key::Elliptic(pair) => pair.sign(&random, text).expect("a signature").as_ref().to_vec(),
+            Key::Edwards(pair) => pair.sign(text).as_ref().to_vec(),
+        }
+    }
+}
+
+fn padding(algorithm: &str) -> &'static dyn RsaEncoding {
+    match algorithm {
+        "RS256" => &RSA_PKCS1_SHA256,
+        "RS384" => &RSA_PKCS1_SHA384,
+        "RS512" => &RSA_PKCS1_SHA512,
+        "PS256" => &RSA_PSS_SHA256,
+        "PS384" => &RSA_PSS_SHA384,
+        "PS512" => &RSA_PSS_SHA512,
+        other => panic!("{other} is not of RSA"),
+    }
 }
 
 impl Issuer {
@@ -69,17 +122,11 @@ impl Issuer {
     }
 
     fn publish(&self, name: &str, key: &Key) {
-        let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
-        let published = match key {
-            Key::Elliptic(pair) => {
-                let point = pair.public_key().as_ref();
-                json!({"kty": "EC", "crv": "P-256", "kid": name, "use": "sig", "x": encode(&point[1..33]), "y": encode(&point[33..])})
-            }
-            Key::Edwards(pair) => {
-                json!({"kty": "OKP", "crv": "Ed25519", "kid": name, "alg": "EdDSA", "x": encode(pair.public_key().as_ref())})
-            }
-        };
-        self.keys.lock().expect("keys").push(published);
+        self.publish_as(key.published(name));
+    }
+
+    fn publish_as(&self, key: Value) {
+        self.keys.lock().expect("keys").push(key);
     }
 
     /// The claims of a good token.
@@ -93,11 +140,18 @@ fn now() -> u64 {
 }
 
 fn elliptic() -> Key {
+    elliptic_on(&ECDSA_P256_SHA256_FIXED_SIGNING)
+}
+
+fn elliptic_on(curve: &'static EcdsaSigningAlgorithm) -> Key {
     let random = SystemRandom::new();
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
-    Key::Elliptic(
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).expect("a key"),
-    )
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(curve, &random).expect("a key");
+    Key::Elliptic(EcdsaKeyPair::from_pkcs8(curve, pkcs8.as_ref(), &random).expect("a key"))
+}
+
+/// Not made here, for that takes seconds; it opens nothing.
+fn rsa() -> Key {
+    Key::Rsa(RsaKeyPair::from_pkcs8(include_bytes!("rsa_for_tests.pk8")).expect("a key"))
 }
 
 fn edwards() -> Key {
@@ -114,13 +168,16 @@ fn token(header: &Value, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) ->
 
 fn signed(name: &str, key: &Key, claims: &Value) -> String {
     let algorithm = match key {
+        Key::Rsa(_) => "RS256",
         Key::Elliptic(_) => "ES256",
         Key::Edwards(_) => "EdDSA",
     };
-    token(&json!({"alg": algorithm, "kid": name, "typ": "at+jwt"}), claims, |text| match key {
-        Key::Elliptic(pair) => pair.sign(&SystemRandom::new(), text).expect("a signature").as_ref().to_vec(),
-        Key::Edwards(pair) => pair.sign(text).as_ref().to_vec(),
-    })
+    signed_with(algorithm, name, key, claims)
+}
+
+fn signed_with(algorithm: &str, name: &str, key: &Key, claims: &Value) -> String {
+    let header = json!({"alg": algorithm, "kid": name, "typ": "at+jwt"});
+    token(&header, claims, |text| key.sign(algorithm, text))
 }
 
 fn serve(issuer: &Issuer) -> Served {
@@ -205,7 +262,7 @@ fn a_token_that_is_not_good_lets_nobody_in() {
     assert_eq!(ping(&served, &good).refusal(), (400, -32600));
     let public = match &key {
         Key::Elliptic(pair) => pair.public_key().as_ref().to_vec(),
-        Key::Edwards(_) => unreachable!("it was made above"),
+        _ => unreachable!("it was made above"),
     };
     let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &public);
     let claims = issuer.claims("ann");
@@ -259,4 +316,68 @@ fn an_issuer_out_of_reach_is_not_the_clients_fault() {
     let answer = ping(&served, &signed("key", &key, &claims));
     assert_eq!(answer.header("retry-after"), Some("10"));
     assert_eq!(answer.refusal(), (503, -32603));
+}
+
+#[test]
+fn a_signature_that_only_the_issuer_can_make_is_taken_whatever_it_is_made_by() {
+    let issuer = Issuer::start();
+    let keys = [rsa(), elliptic(), elliptic_on(&ECDSA_P384_SHA384_FIXED_SIGNING), edwards()];
+    let [rsa, p256, p384, edwards] = &keys;
+    let taken = [
+        ("RS256", rsa),
+        ("RS384", rsa),
+        ("RS512", rsa),
+        ("PS256", rsa),
+        ("PS384", rsa),
+        ("PS512", rsa),
+        ("ES256", p256),
+        ("ES384", p384),
+        ("EdDSA", edwards),
+    ];
+    for (name, key) in ["rsa", "p256", "p384", "edwards"].iter().zip(&keys) {
+        issuer.publish(name, key);
+    }
+    for (name, mark, value) in [("for RS256", "alg", "RS256"), ("to encrypt", "use", "enc")] {
+        let mut marked = rsa.published(name);
+        marked[mark] = json!(value);
+        issuer.publish_as(marked);
+    }
+    let served = serve(&issuer);
+    let claims = issuer.claims("ann");
+    let name = |key: &Key| match key {
+        Key::Rsa(_) => "rsa",
+        Key::Elliptic(pair) if pair.public_key().as_ref().len() == 65 => "p256",
+        Key::Elliptic(_) => "p384",
+        Key::Edwards(_) => "edwards",
+    };
+    for (algorithm, key) in taken {
+        let token = signed_with(algorithm, name(key), key, &claims);
+        // Let in, and then it has no session.
+        assert_eq!(ping(&served, &token).refusal(), (400, -32600), "{algorithm}");
+        let changed = format!("{}{}", &token[..token.len() - 4], "AAAA");
+        assert_eq!(ping(&served, &changed).refusal(), (401, -32600), "{algorithm}");
+    }
+    let said = |algorithm: &str, name: &str, sign: &dyn Fn(&[u8]) -> Vec<u8>| {
+        token(&json!({"alg": algorithm, "kid": name}), &claims, sign)
+    };
+    assert_eq!(ping(&served, &signed_with("RS256", "for RS256", rsa, &claims)).refusal().0, 400);
+    let public = BASE64URL_NOPAD.decode(rsa.published("")["n"].as_str().expect("a modulus").as_bytes());
+    let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA512, &public.expect("it was encoded here"));
+    let by_secret = |text: &[u8]| ring::hmac::sign(&secret, text).as_ref().to_vec();
+    let refused = [
+        said("none", "rsa", &|_| vec![]),
+        said("HS512", "rsa", &by_secret),
+        said("HS512", "p256", &by_secret),
+        // By another algorithm than it says, or than its key is for.
+        said("PS256", "rsa", &|text| rsa.sign("RS256", text)),
+        said("RS256", "rsa", &|text| rsa.sign("RS512", text)),
+        said("ES256", "p384", &|text| p384.sign("ES384", text)),
+        said("ES512", "p384", &|text| p384.sign("ES384", text)),
+        signed_with("RS384", "for RS256", rsa, &claims),
+        signed_with("RS256", "to encrypt", rsa, &claims),
+        signed_with("RS256", "p256", rsa, &claims),
+    ];
+    for (number, token) in refused.iter().enumerate() {
+        assert_eq!(ping(&served, token).refusal(), (401, -32600), "refused {number}");
+    }
 }
