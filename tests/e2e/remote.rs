@@ -159,13 +159,13 @@ pub(crate) fn json_answer(asked: &Asked, result: Value) -> (u16, String, String)
 
 const STREAM: &str = "content-type: text/event-stream\r\n";
 
-fn initialized(asked: &Asked, session: usize) -> (u16, String, String) {
+pub(crate) fn initialized(asked: &Asked, session: usize) -> (u16, String, String) {
     let result = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "s", "version": "1"}});
     let (status, kind, body) = json_answer(asked, result);
     (status, format!("{kind}mcp-session-id: session-{session}\r\n"), body)
 }
 
-fn refused() -> (u16, String, String) {
+pub(crate) fn refused() -> (u16, String, String) {
     let body = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32000, "message": "Bad Request: Server not initialized"}});
     (400, "content-type: application/json\r\n".to_owned(), body.to_string())
 }

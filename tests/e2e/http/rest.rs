@@ -5,6 +5,7 @@ use serde_json::json;
 use super::web::Served;
 use crate::client::{FIXTURE, Home, example, text};
 use crate::faces::Gate;
+use crate::remote::{initialized, json_answer, refused, scripted};
 
 const PATH: &str = "/mcp/fixture";
 const RESTS: &str = "it rests until somebody does";
@@ -49,4 +50,34 @@ fn a_shared_process_rests_when_all_leave_it_alone() {
         assert_eq!(text(&session.call("echo", &json!({"text": "here"}))), "here");
     }
     assert!(home.log().matches("spawned").count() >= 2);
+}
+
+#[test]
+fn a_connection_to_a_server_elsewhere_that_nobody_uses_is_ended_and_made_anew_at_need() {
+    for share in [false, true] {
+        let (url, seen) =
+            scripted(|asked, before| match (asked.method.as_str(), asked.body["method"].as_str()) {
+                ("POST", Some("initialize")) => initialized(asked, before),
+                ("POST", Some("server/discover")) => refused(),
+                ("POST", Some(_)) if asked.body["id"].is_null() => (202, String::new(), String::new()),
+                ("POST", Some(_)) => {
+                    json_answer(asked, json!({"in": asked.header("mcp-session-id"), "tools": []}))
+                }
+                ("DELETE", _) => (200, String::new(), String::new()),
+                _ => (405, String::new(), String::new()),
+            });
+        let ended = || {
+            let seen = seen.lock().expect("as the test has it");
+            let ended = seen.iter().filter(|asked| asked.method == "DELETE");
+            ended.filter_map(|asked| asked.header("mcp-session-id").map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let servers = json!({"far": {"type": "http", "url": url, "share": share}});
+        let served = Served::start(&Home::new(), &servers, &["-v", "--server-idle", "300ms"]);
+        let session = served.session("/mcp/far", None, "2025-06-18");
+        let any = || session.request("x/any", &json!({}))["result"]["in"].clone();
+        assert_eq!(any(), "session-0");
+        served.process.wait_stderr(RESTS);
+        served.process.poll("the end of the session there", || (ended() == ["session-0"]).then_some(()));
+        assert_eq!(any(), "session-1", "of which its client has not noticed anything");
+    }
 }
