@@ -178,6 +178,29 @@ fn a_session_that_began_before_there_was_a_store_takes_up_what_another_leaves_in
 }
 
 #[test]
+fn what_is_left_is_taken_up_by_one_of_those_who_could() {
+    let home = Home::new();
+    let sessions = [(); 3].map(|()| next_session(&home));
+    let [first, others @ ..] = &sessions;
+    // They have jobs of their own, and so look after the store.
+    let gates = ["a", "b"].map(|name| Gate::new(&home, name));
+    let own: Vec<String> = others
+        .iter()
+        .zip(&gates)
+        .map(|(session, gate)| handle(&session.call("gate", gate.arguments())))
+        .collect();
+    let left = handle(&first.call("read_only_sleep", json!({"ms": 1000})));
+    signal("-KILL", keeper_of(&home, &left));
+    first.wait_exit();
+    for ((session, gate), own) in others.iter().zip(&gates).zip(&own) {
+        assert_eq!(text(&poll(session, &left)), "slept 1000 ms");
+        gate.open();
+        assert_eq!(text(&poll(session, own)), "opened");
+    }
+    assert_eq!(home.log().matches("start read_only_sleep").count(), 2, "{}", home.log());
+}
+
+#[test]
 fn the_exit_code_of_wrong_usage_reaches_the_client() {
     let client = Client::spawn(&[meanwhile(), "wrap", "--mode", "sometimes", "--", "server"]);
     assert_eq!(client.wait_exit().code(), Some(2));

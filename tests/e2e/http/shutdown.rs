@@ -74,3 +74,22 @@ fn a_second_signal_does_not_wait_for_jobs() {
     let ended = session.call("poll_result", &json!({"handle": handle}));
     assert_eq!(ended["structuredContent"]["reason"], "interrupted", "{ended}");
 }
+
+#[test]
+fn the_time_to_linger_counts_once_for_requests_and_for_jobs() {
+    let home = Home::new();
+    let options = ["--linger", "3s", "--inline-budget", "30ms", "--tool", "gate=inline"];
+    let served = Served::fixture_in(&home, &options);
+    let session = served.session(PATH, None, "2025-11-25");
+    let gate = Gate::new(&home, "gate");
+    // The request takes all the time there is. The job would end if it were then given as much again.
+    let _waiting = session.ask("w", "tools/call", &json!({"name": "gate", "arguments": gate.arguments()}));
+    served.process.wait_log("start gate");
+    let handle = session.call("sleep", &json!({"ms": 5500}))["structuredContent"]["handle"].clone();
+    tell(&served, "-TERM");
+    assert!(served.process.wait_exit().success());
+    assert!(!home.log().contains("end sleep"), "{}", home.log());
+    let next = Served::fixture_in(&home, &[]);
+    let ended = next.session(PATH, None, "2025-11-25").call("poll_result", &json!({"handle": handle}));
+    assert_eq!(ended["structuredContent"]["reason"], "interrupted", "{ended}");
+}
