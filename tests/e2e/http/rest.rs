@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::web::Served;
-use crate::client::{FIXTURE, Home, example, text};
+use crate::client::{FIXTURE, Home, RAW, example, text};
 use crate::faces::Gate;
 use crate::remote::{initialized, json_answer, refused, scripted};
 
@@ -80,4 +80,18 @@ fn a_connection_to_a_server_elsewhere_that_nobody_uses_is_ended_and_made_anew_at
         served.process.poll("the end of the session there", || (ended() == ["session-0"]).then_some(()));
         assert_eq!(any(), "session-1", "of which its client has not noticed anything");
     }
+}
+
+#[test]
+fn a_request_that_was_taken_back_and_is_never_answered_keeps_no_process_awake() {
+    let servers = json!({"raw": {"command": example(RAW)}});
+    let served = Served::start(&Home::new(), &servers, &["-v", "--server-idle", "300ms"]);
+    let session = served.session("/mcp/raw", None, "2025-06-18");
+    let body = json!({"jsonrpc": "2.0", "id": "held", "method": "x/hold"}).to_string();
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(session.send("POST", &[], &body)));
+        served.process.wait_log("x/hold");
+        session.notify("notifications/cancelled", &json!({"requestId": "held"}));
+        served.process.wait_stderr(RESTS);
+    });
 }

@@ -16,7 +16,6 @@ use super::questions::Question;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
 use crate::message::{Answer, Fields, INVALID_PARAMS, Id, to_json};
-use crate::modern::Capabilities;
 use crate::upstream::{Connection, Reply, Waiting};
 
 /// The requests, besides calls, that may be answered with questions.
@@ -33,13 +32,10 @@ const QUESTIONS_MAX: usize = 100;
 pub(super) struct Held(Mutex<Vec<Entry>>);
 
 struct Entry {
-    to: Arc<Connection>,
-    /// Our id of the request there.
-    id: u64,
+    /// The request, and who waits for it, or did last.
+    passed: Passed,
     /// What is asked for, which must be the same when it comes again.
     subject: String,
-    /// What the client can do that waits for it, or did last.
-    capabilities: Capabilities,
     asks: mpsc::UnboundedSender<Asked>,
     /// The `requestState` that was given out last, and where what comes with it is waited for.
     round: Option<(String, oneshot::Sender<Again>)>,
@@ -82,17 +78,18 @@ impl Drop for Request {
 
 impl Entry {
     fn is(&self, to: &Arc<Connection>, id: u64) -> bool {
-        self.id == id && Arc::ptr_eq(&self.to, to)
+        self.passed.id == id && Arc::ptr_eq(&self.passed.to, to)
     }
 }
 
-/// What a request asks for, if it may be answered with questions.
-pub(super) fn subject(caller: &Caller, method: &str, params: Option<&Fields>) -> Option<String> {
+/// What a request asks for, and its parameters, if it may be answered with questions.
+pub(super) fn subject(caller: &Caller, method: &str, params: Option<&Json>) -> Option<(String, Fields)> {
     if !caller.is_modern() || !MAY_ASK.contains(&method) {
         return None;
     }
-    let named = |field| params.and_then(|params| params.read::<String>(field));
-    Some(format!("{method} {}", named("name").or_else(|| named("uri")).unwrap_or_default()))
+    let params = Fields::parse(params?.get()).ok()?;
+    let named = params.read::<String>("name").or_else(|| params.read("uri")).unwrap_or_default();
+    Some((format!("{method} {named}"), params))
 }
 
 impl Held {
@@ -111,16 +108,17 @@ impl Held {
         &self,
         state: &str,
         subject: &str,
-        capabilities: Capabilities,
-    ) -> Option<(Arc<Connection>, u64, oneshot::Sender<Again>)> {
+        caller: &Arc<Caller>,
+        reply: &ReplyTo,
+    ) -> Option<(Passed, oneshot::Sender<Again>)> {
         let mut entries = lock(&self.0);
         let is_it = |entry: &&mut Entry| {
             entry.subject == subject && entry.round.as_ref().is_some_and(|(given, _)| given == state)
         };
         let entry = entries.iter_mut().find(is_it)?;
         let (_, again) = entry.round.take()?;
-        entry.capabilities = capabilities;
-        Some((entry.to.clone(), entry.id, again))
+        (entry.passed.caller, entry.passed.reply) = (caller.clone(), reply.clone());
+        Some((entry.passed.clone(), again))
     }
 
     /// Asks whoever waits for the request that a question is about, or, if it does not say, for the latest; `None` if there is
@@ -129,10 +127,10 @@ impl Held {
         let entries = lock(&self.0);
         let is_it = |entry: &&Entry| match question.about {
             Some(id) => entry.is(&question.from, id),
-            None => Arc::ptr_eq(&entry.to, &question.from),
+            None => Arc::ptr_eq(&entry.passed.to, &question.from),
         };
         let entry = entries.iter().rfind(is_it)?;
-        if !entry.capabilities.answers(&question.method) {
+        if !entry.passed.caller.capabilities.answers(&question.method) {
             return None;
         }
         let (answer, answered) = oneshot::channel();
@@ -142,17 +140,10 @@ impl Held {
 }
 
 impl Gateway {
-    /// A request about which its server may ask is sent under this id. What it asks comes where is returned.
-    pub(super) fn expect_questions(
-        &self,
-        to: &Arc<Connection>,
-        id: u64,
-        subject: String,
-        caller: &Caller,
-    ) -> mpsc::UnboundedReceiver<Asked> {
+    /// A request about which its server may ask is sent. What it asks comes where is returned.
+    pub(super) fn expect_questions(&self, subject: String, passed: Passed) -> mpsc::UnboundedReceiver<Asked> {
         let (asks, asked) = mpsc::unbounded_channel();
-        let (to, capabilities) = (to.clone(), caller.capabilities);
-        lock(&self.held.0).push(Entry { to, id, subject, capabilities, asks, round: None });
+        lock(&self.held.0).push(Entry { passed, subject, asks, round: None });
         asked
     }
 
@@ -166,7 +157,8 @@ impl Gateway {
     ) -> Option<Turn> {
         let Some(state) = params.get("requestState") else { return Some(turn) };
         let state = serde_json::from_str::<String>(state.get()).unwrap_or_default();
-        let Some((to, id, again)) = self.held.take_up(&state, subject, caller.capabilities) else {
+        let taken_up = self.held.take_up(&state, subject, caller, &turn.reply);
+        let Some((passed, again)) = taken_up else {
             // What a server of the modern era has given out is that server's.
             if self.upstream.is_modern() {
                 return Some(turn);
@@ -177,8 +169,8 @@ impl Gateway {
             return None;
         };
         let token = params.read::<Fields>("_meta").and_then(|mut meta| meta.take("progressToken"));
-        to.renew_token(id, token);
-        let passed = Passed { to, id, caller: caller.clone(), reply: turn.reply.clone() };
+        let id = passed.id;
+        passed.to.renew_token(id, token);
         lock(&self.in_flight).insert(turn.id.clone(), InFlight::Passed(passed));
         let answers = params.read("inputResponses").unwrap_or_default();
         // It may just have been given up; then its server is gone, or was told.

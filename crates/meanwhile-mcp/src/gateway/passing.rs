@@ -1,8 +1,9 @@
 //! What is not ours, passed both ways with nothing but its id and its progress token changed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use meanwhile_core::{Actor, Handle, Json, Op};
+use meanwhile_core::{Actor, Handle, Json, Op, Signal};
 use serde_json::json;
 
 use super::caller::Caller;
@@ -16,13 +17,19 @@ use crate::upstream::{Connection, Inbox, Reply};
 
 pub(super) const CANCELLED: &str = "notifications/cancelled";
 
+/// How long a server may take to answer a request all the same that was taken back. By the protocol it says nothing.
+const ANSWER_ALL_THE_SAME: Duration = Duration::from_secs(1);
+
 /// A request that was passed on.
+#[derive(Clone)]
 pub(super) struct Passed {
     pub(super) to: Arc<Connection>,
     /// Its id there.
     pub(super) id: u64,
     pub(super) caller: Arc<Caller>,
     pub(super) reply: ReplyTo,
+    /// Raised when its client takes it back.
+    pub(super) taken_back: Arc<Signal>,
 }
 
 impl Gateway {
@@ -50,11 +57,10 @@ impl Gateway {
         extra: Fields,
         reply: ReplyTo,
     ) {
-        let fields = params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
-        let subject = held::subject(&caller, &method, fields.as_ref());
+        let subject = held::subject(&caller, &method, params.as_ref());
         let mut turn = Turn { id, reply };
-        if let Some((subject, fields)) = subject.as_ref().zip(fields) {
-            match self.comes_again(&caller, subject, &fields, turn).await {
+        if let Some((subject, fields)) = &subject {
+            match self.comes_again(&caller, subject, fields, turn).await {
                 Some(first) => turn = first,
                 None => return,
             }
@@ -65,11 +71,12 @@ impl Gateway {
                 return turn.reply.send(turn.id, protocol_error(UPSTREAM_GONE, &error.to_string())).await;
             }
         };
+        let taken_back = Arc::new(Signal::default());
         let mut questions = None;
         let is_sent_as = |sent_as: u64| {
-            let to = connection.clone();
-            questions = subject.map(|subject| self.expect_questions(&to, sent_as, subject, &caller));
-            let passed = Passed { to, id: sent_as, caller, reply: turn.reply.clone() };
+            let (to, reply, taken_back) = (connection.clone(), turn.reply.clone(), taken_back.clone());
+            let passed = Passed { to, id: sent_as, caller, reply, taken_back };
+            questions = subject.map(|(subject, _)| self.expect_questions(subject, passed.clone()));
             lock(&self.in_flight).insert(turn.id.clone(), InFlight::Passed(passed));
         };
         let passed = self.upstream.pass(&connection, self.party, &method, params, extra, is_sent_as).await;
@@ -78,15 +85,32 @@ impl Gateway {
         };
         let (sent_as, gateway, tracker) = (waiting.id(), self.clone(), self.requests.clone());
         tracker.spawn(async move {
-            let came = match questions {
-                Some(questions) => Request::new(&gateway, waiting, questions).answer(turn).await,
-                None => Some((turn, waiting.reply().await)),
+            let comes = async {
+                match questions {
+                    Some(questions) => Request::new(&gateway, waiting, questions).answer(turn).await,
+                    None => Some((turn, waiting.reply().await)),
+                }
             };
-            if let Some((turn, reply)) = came {
-                self.passed_landed(&turn.id, sent_as);
-                answer(turn, reply).await;
+            let given_up = async {
+                taken_back.raised().await;
+                tokio::time::sleep(ANSWER_ALL_THE_SAME).await;
+            };
+            tokio::select! {
+                came = comes => if let Some((turn, reply)) = came {
+                    gateway.passed_landed(&turn.id, sent_as);
+                    answer(turn, reply).await;
+                },
+                () = given_up => gateway.forget_passed(&connection, sent_as),
             }
         });
+    }
+
+    /// A server that was told that nobody wants an answer any more has given none, as it is to be.
+    fn forget_passed(&self, to: &Arc<Connection>, sent_as: u64) {
+        to.forget(sent_as);
+        let is_it = |passed: &Passed| passed.id == sent_as && Arc::ptr_eq(&passed.to, to);
+        lock(&self.in_flight)
+            .retain(|_, request| !matches!(request, InFlight::Passed(passed) if is_it(passed)));
     }
 
     /// Forgets a request that was passed on under this id.
@@ -136,10 +160,12 @@ impl Gateway {
         self.lane
             .send(async move {
                 let passed = match lock(&gateway.in_flight).get(&id) {
-                    Some(InFlight::Passed(passed)) => Some((passed.to.clone(), passed.id)),
+                    Some(InFlight::Passed(passed)) => {
+                        Some((passed.to.clone(), passed.id, passed.taken_back.clone()))
+                    }
                     _ => None,
                 };
-                let Some((connection, passed)) = passed else {
+                let Some((connection, passed, taken_back)) = passed else {
                     tracing::debug!(%id, "a cancellation of what has been answered already");
                     return;
                 };
@@ -147,6 +173,7 @@ impl Gateway {
                 let params = Some(fields.to_json());
                 let message = Message::Notification { method: CANCELLED.to_owned(), params, extra };
                 connection.send(message).await;
+                taken_back.raise();
             })
             .await;
     }

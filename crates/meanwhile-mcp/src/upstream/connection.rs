@@ -196,6 +196,11 @@ impl Connection {
         self.waiters().renew_token(id, token);
     }
 
+    /// Nobody waits for the answer of a request any more.
+    pub(crate) fn forget(&self, id: u64) {
+        self.waiters().forget(id);
+    }
+
     /// For whom the request of this id was sent, if it waits.
     pub(super) fn party_of(&self, id: u64) -> Option<Party> {
         self.waiters().open(id)?.party
