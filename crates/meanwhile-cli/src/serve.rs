@@ -131,7 +131,7 @@ impl Serve {
             server_idle: self.server_idle,
         };
         let guard = Guard::new(self.hosts(), self.allow_origin.clone());
-        let server = Server::new(endpoints, guard, access, limits);
+        let server = Server::new(endpoints, guard, access, limits, store);
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("cannot listen on {}; choose another --listen", self.listen))?;

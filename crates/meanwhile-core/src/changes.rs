@@ -15,11 +15,12 @@ use crate::handle::Handle;
 pub struct Changes {
     jobs: Mutex<HashMap<Handle, watch::Sender<()>>>,
     any: watch::Sender<()>,
+    ends: watch::Sender<()>,
 }
 
 impl Default for Changes {
     fn default() -> Self {
-        Changes { jobs: Mutex::default(), any: watch::Sender::new(()) }
+        Changes { jobs: Mutex::default(), any: watch::Sender::new(()), ends: watch::Sender::new(()) }
     }
 }
 
@@ -68,6 +69,16 @@ impl Changes {
         self.any.send_replace(());
     }
 
+    /// Subscribes to the ends of sessions ([`crate::Store::end_session`]).
+    pub fn of_ends(&self) -> Subscription {
+        Subscription(self.ends.subscribe())
+    }
+
+    /// Says that a session has been ended. For stores: only after that is committed.
+    pub fn publish_end(&self) {
+        self.ends.send_replace(());
+    }
+
     /// Says that a job has changed. For stores: only after the change is committed.
     pub fn publish(&self, handle: Handle) {
         let mut jobs = self.lock();
@@ -80,10 +91,11 @@ impl Changes {
         self.any.send_replace(());
     }
 
-    /// Says that any job may have changed: another process has written.
+    /// Says that anything may have changed: another process has written.
     pub fn publish_all(&self) {
         self.lock().retain(|_, sender| sender.send(()).is_ok());
         self.any.send_replace(());
+        self.publish_end();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Handle, watch::Sender<()>>> {

@@ -104,6 +104,25 @@ pub enum Created {
     Joined(Job),
 }
 
+/// How long a session is kept after it began, or was last said to be in use, and for how long it is known that it was ended.
+pub const SESSION_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Of the sessions of one owner those that were kept last stay, so many.
+pub const SESSIONS_MAX: usize = 1000;
+
+/// A client's session, as much of it as another process needs to go on with it.
+#[derive(Debug, Clone)]
+pub struct KeptSession {
+    /// Which one it is: a digest of its id, which is a secret of its client.
+    pub key: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Where it was begun.
+    pub place: String,
+    /// How its client introduced itself.
+    pub opening: Json,
+}
+
 /// Which jobs are wanted, and in which order.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
@@ -155,7 +174,7 @@ pub enum StoreError {
 }
 
 /// Where jobs live. Every method is atomic; a method that returned has made its change durable, except for
-/// what [`Op::may_be_lost`], [`Store::renew`] and [`Store::learn`], which may be lost with the machine's power.
+/// what [`Op::may_be_lost`], [`Store::renew`], [`Store::learn`] and [`Store::keep_session`], which may be lost with the machine's power.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes a job down. If it `joins` and another job is [joinable](Store::joinable), nothing is created: that one is
@@ -218,6 +237,18 @@ pub trait Store: Send + Sync + 'static {
     /// Adds to what is known of a tool's calls: those that never became jobs. Jobs are counted as they
     /// complete.
     async fn learn(&self, server: &str, tool: &str, durations: &Durations) -> Result<(), StoreError>;
+
+    /// Keeps a session for [`SESSION_LIFE`] from now on, so that each process may go on with it. One that has ended stays so.
+    async fn keep_session(&self, session: &KeptSession) -> Result<(), StoreError>;
+
+    /// A session that is kept, and has not ended.
+    async fn session(&self, key: &str) -> Result<Option<KeptSession>, StoreError>;
+
+    /// Ends a session that is kept. Who subscribes to [`Changes::of_ends`] is told, in each process.
+    async fn end_session(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Which of these sessions have been ended.
+    async fn ended_sessions(&self, keys: &[String]) -> Result<Vec<String>, StoreError>;
 
     /// Whether there is anything to read: another process may have made what this one has not touched yet. Touches nothing
     /// itself, and takes microseconds.

@@ -32,7 +32,7 @@ pub(crate) fn create(tx: &mut Tx<'_>, new: &NewJob) -> Answer<Created> {
         .prepare_cached("INSERT INTO payload (job_id, request) VALUES (?, ?)")?
         .execute(params![id, call.request.get()])?;
     rows::append(tx.sql, id, 0, tx.now.wall, &entries)?;
-    tx.changes.has_new = true;
+    tx.news.has_new = true;
     Ok(Ok(Created::New(job)))
 }
 
@@ -68,7 +68,7 @@ fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
         tx.sql.prepare_cached("DELETE FROM payload WHERE job_id = ?")?.execute([id])?;
         tx.sql.prepare_cached("DELETE FROM input WHERE job_id = ?")?.execute([id])?;
     }
-    tx.changes.of.push(job.handle);
+    tx.news.add(job.handle);
     Ok(Ok(job))
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn renew(tx: &mut Tx<'_>, peer: &str, lease: Duration) -> Answer<()> 
 }
 
 /// Says to the other processes that this commit concerns nobody.
-fn quiet(tx: &mut Tx<'_>) -> Result<()> {
+pub(crate) fn quiet(tx: &mut Tx<'_>) -> Result<()> {
     let number = tx.next_change()?;
     let text = "INSERT OR REPLACE INTO meta (name, value) VALUES ('quiet', ?)";
     tx.sql.prepare_cached(text)?.execute([number.to_string()]).map(drop)
@@ -142,7 +142,7 @@ fn forget(tx: &mut Tx<'_>, limit: usize) -> Result<()> {
     for handle in
         old.query_map(params![tx.now.wall.before(TOMBSTONE).0, most(limit)], |row| parsed(row, 0))?
     {
-        tx.changes.of.push(handle?);
+        tx.news.add(handle?);
     }
     Ok(())
 }

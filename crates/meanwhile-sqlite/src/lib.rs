@@ -7,6 +7,7 @@
 //! | `writer` | how do many writes share one flush to the disk? |
 //! | `log` | what keeps a flush cheap? |
 //! | `commands` | what does a write do? |
+//! | `sessions` | what is written and read of sessions? |
 //! | `reader` | who reads? |
 //! | `queries` | what is read, and by which index? |
 //! | `watch` | how is it noticed that another process has written? |
@@ -22,6 +23,7 @@ mod queries;
 mod reader;
 mod rows;
 mod schema;
+mod sessions;
 mod watch;
 mod writer;
 
@@ -33,7 +35,7 @@ use std::time::Duration;
 use meanwhile_core::changes::Changes;
 use meanwhile_core::event::Event;
 use meanwhile_core::job::{Input, Peer};
-use meanwhile_core::store::{Created, NewJob, Query};
+use meanwhile_core::store::{Created, KeptSession, NewJob, Query};
 use meanwhile_core::{Clock, Durations, Handle, Job, Json, Op, Store, StoreError, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,7 +71,7 @@ impl Shared {
 
 /// Jobs in one SQLite file.
 ///
-/// A write is answered when it is on the disk, except for progress and renewals, which are flushed with the next write that
+/// A write is answered when it is on the disk, except for progress, renewals and what is kept of sessions, which are flushed with the next write that
 /// is. Dropping the store ends its threads as soon as they have done what was asked of them until then.
 ///
 /// ```
@@ -269,6 +271,26 @@ impl Store for SqliteStore {
     async fn learn(&self, server: &str, tool: &str, durations: &Durations) -> Result<(), StoreError> {
         let (server, tool, durations) = (server.to_owned(), tool.to_owned(), durations.clone());
         self.write(true, move |tx| commands::learn(tx, &server, &tool, &durations)).await
+    }
+
+    async fn keep_session(&self, session: &KeptSession) -> Result<(), StoreError> {
+        let session = session.clone();
+        self.write(true, move |tx| sessions::keep(tx, &session)).await
+    }
+
+    async fn session(&self, key: &str) -> Result<Option<KeptSession>, StoreError> {
+        let (key, now) = (key.to_owned(), self.shared.clock.now());
+        self.read(&self.single, move |sql| sessions::find(sql, &key, now)).await
+    }
+
+    async fn end_session(&self, key: &str) -> Result<(), StoreError> {
+        let key = key.to_owned();
+        self.write(false, move |tx| sessions::end(tx, &key)).await
+    }
+
+    async fn ended_sessions(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
+        let keys = keys.to_vec();
+        self.read(&self.many, move |sql| sessions::ended(sql, &keys)).await
     }
 
     fn is_there(&self) -> bool {

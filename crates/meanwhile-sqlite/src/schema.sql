@@ -77,14 +77,25 @@ CREATE TABLE history (
     PRIMARY KEY (server, tool)
 ) STRICT, WITHOUT ROWID;
 
+-- Sessions of clients over HTTP, which any process on this store may go on with.
+CREATE TABLE session (
+    key                 TEXT NOT NULL UNIQUE, -- the BLAKE3 digest of its id, which is a secret of its client
+    owner               TEXT NOT NULL,        -- whose it is: the principal
+    place               TEXT NOT NULL,        -- where it was begun: the path behind /mcp/
+    kept_at             INTEGER NOT NULL,     -- when it began, or was last said to be in use; it is forgotten seven days later
+    ended_at            INTEGER,              -- when its client ended it; NULL: not yet
+    opening             TEXT NOT NULL         -- how its client introduced itself; empty once it has ended
+) STRICT;
+
 -- What is known of the file itself.
 CREATE TABLE meta (
-    name                TEXT PRIMARY KEY,     -- boot, quiet
+    name                TEXT PRIMARY KEY,     -- boot, quiet, ended
     value               TEXT NOT NULL         -- of boot: to which boot of the machine the leases belong; empty where it has no name;
-                                              -- of quiet: another one with every renewal and lesson, of which nobody need be told
+                                              -- of quiet: another one with every renewal, lesson and session, of which nobody need be told;
+                                              -- of ended: another one with every end of a session
 ) STRICT, WITHOUT ROWID;
 
--- Each index but job_scope, job_changed and input_key is partial: most hold only what is alive, and stay small however old the store is.
+-- Each index of jobs but job_scope and job_changed is partial: most hold only what is alive, and stay small however old the store is.
 CREATE INDEX job_changed ON job (changed);
 CREATE INDEX job_peer ON job (lease_peer, status, id) WHERE lease_peer IS NOT NULL;
 CREATE INDEX job_unfinished ON job (scope, join_key, id) WHERE finished_at IS NULL;
@@ -99,3 +110,5 @@ CREATE INDEX job_tombstone ON job (expired_at) WHERE expired_at IS NOT NULL;
 CREATE INDEX job_retry ON job (scope, retry_key, id) WHERE retry_key IS NOT NULL AND expired_at IS NULL;
 CREATE INDEX job_artifact ON job (artifact) WHERE artifact IS NOT NULL;
 CREATE UNIQUE INDEX input_key ON input (job_id, key);
+CREATE INDEX session_owner ON session (owner, kept_at);
+CREATE INDEX session_kept ON session (kept_at);

@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::log::Log;
 use crate::queries::{changed_after, last_change, quiet};
 use crate::schema::{is_busy, open_writer};
+use crate::sessions::last_end;
 use crate::watch::Watch;
 
 /// The most calls that share one transaction, so that the first of them does not wait for ever.
@@ -36,17 +37,9 @@ pub(crate) struct Tx<'a> {
     pub(crate) sql: &'a Connection,
     pub(crate) now: Moment,
     /// Told after the commit.
-    pub(crate) changes: Changes,
+    pub(crate) news: News,
     /// The number of the last change, once it was asked for.
     last_change: Option<i64>,
-}
-
-/// What a transaction has done to jobs.
-#[derive(Default)]
-pub(crate) struct Changes {
-    /// These were changed.
-    pub(crate) of: Vec<Handle>,
-    pub(crate) has_new: bool,
 }
 
 impl Tx<'_> {
@@ -217,14 +210,11 @@ impl Writer {
         let shared = self.shared.clone();
         let file = self.file()?;
         match file.transaction(writes, &shared) {
-            Ok(changes) => {
+            Ok(ours) => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
-                let news = file.take_news();
-                changes.of.into_iter().for_each(|handle| shared.changes.publish(handle));
-                if changes.has_new {
-                    shared.changes.publish_new();
-                }
-                self.tell(news);
+                let others = file.take_news();
+                self.tell(ours);
+                self.tell(others);
                 Ok(())
             }
             Err(error) => {
@@ -248,10 +238,15 @@ impl Writer {
     }
 
     fn tell(&self, news: News) {
-        match news {
-            News::Nothing => {}
-            News::Of(jobs) => jobs.into_iter().for_each(|handle| self.shared.changes.publish(handle)),
-            News::Unknown => self.shared.changes.publish_all(),
+        if news.has_ended {
+            self.shared.changes.publish_end();
+        }
+        if news.has_new {
+            self.shared.changes.publish_new();
+        }
+        match news.jobs {
+            Jobs::These(jobs) => jobs.into_iter().for_each(|handle| self.shared.changes.publish(handle)),
+            Jobs::Unknown => self.shared.changes.publish_all(),
         }
     }
 
@@ -282,17 +277,41 @@ struct Seen {
     version: i64,
     change: i64,
     quiet: Option<String>,
+    /// The last end of a session.
+    end: Option<String>,
 }
 
-/// What other connections have committed.
+/// What was committed.
 #[derive(Default)]
-enum News {
-    #[default]
-    Nothing,
-    /// These jobs have changed, and perhaps nothing else.
-    Of(Vec<Handle>),
+pub(crate) struct News {
+    jobs: Jobs,
+    /// Whether there are new jobs. Those of others are among the changed ones.
+    pub(crate) has_new: bool,
+    /// Whether sessions were ended.
+    pub(crate) has_ended: bool,
+}
+
+impl News {
+    /// This job has changed.
+    pub(crate) fn add(&mut self, handle: Handle) {
+        if let Jobs::These(jobs) = &mut self.jobs {
+            jobs.push(handle);
+        }
+    }
+}
+
+/// Which jobs have changed.
+enum Jobs {
+    /// These, and perhaps nothing else.
+    These(Vec<Handle>),
     /// Something, but it does not say what: a person with a shell has no numbers.
     Unknown,
+}
+
+impl Default for Jobs {
+    fn default() -> Jobs {
+        Jobs::These(Vec::new())
+    }
 }
 
 impl File {
@@ -307,10 +326,10 @@ impl File {
             None => false,
         });
         let seen = Seen::now(&sql).map_err(|error| Fault::from(error).at(path))?;
-        Ok(File { sql, log, is_lazy: false, seen, news: News::Nothing, is_writing, _watch: watch })
+        Ok(File { sql, log, is_lazy: false, seen, news: News::default(), is_writing, _watch: watch })
     }
 
-    fn transaction(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Changes> {
+    fn transaction(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<News> {
         self.set_lazy(writes.iter().all(|write| write.is_lazy()))?;
         self.execute("BEGIN IMMEDIATE")?;
         self.is_writing.store(true, Ordering::Release);
@@ -325,32 +344,28 @@ impl File {
 
     /// Does the writes and commits them. What the others have done is looked at while only we can write: then none of it is
     /// taken for ours, and none of ours for theirs.
-    fn alone(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<Changes> {
+    fn alone(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<News> {
         self.news = self.changed_by_others()?;
-        let (changes, last_change) = self.steps(writes, shared)?;
+        let (news, last_change) = self.steps(writes, shared)?;
         self.execute("COMMIT")?;
         if let Some(last) = last_change {
             self.seen.change = last;
         }
-        Ok(changes)
+        Ok(news)
     }
 
     fn take_news(&mut self) -> News {
         std::mem::take(&mut self.news)
     }
 
-    fn steps(
-        &self,
-        writes: &mut [Box<dyn Write>],
-        shared: &Shared,
-    ) -> rusqlite::Result<(Changes, Option<i64>)> {
-        let mut tx =
-            Tx { sql: &self.sql, now: shared.clock.moment(), changes: Changes::default(), last_change: None };
+    fn steps(&self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<(News, Option<i64>)> {
+        let now = shared.clock.moment();
+        let mut tx = Tx { sql: &self.sql, now, news: News::default(), last_change: None };
         for write in writes {
             tx.now = shared.clock.moment();
             write.run(&mut tx)?;
         }
-        Ok((tx.changes, tx.last_change))
+        Ok((tx.news, tx.last_change))
     }
 
     /// A lazy transaction is not flushed to the disk by itself, but with the next one that is.
@@ -372,18 +387,18 @@ impl File {
         // Before the last change: what comes between is then looked at once more.
         let version = data_version(&self.sql)?;
         if version == self.seen.version {
-            return Ok(News::Nothing);
+            return Ok(News::default());
         }
-        let change = last_change(&self.sql)?;
-        let now = Seen { version, change, quiet: quiet(&self.sql)? };
+        let now = Seen::at(version, &self.sql)?;
         let before = std::mem::replace(&mut self.seen, now);
         let jobs = changed_after(&self.sql, before.change, NEWS_MAX)?;
-        Ok(match jobs.len() {
-            NEWS_MAX => News::Unknown,
-            0 if before.quiet != self.seen.quiet => News::Nothing,
-            0 => News::Unknown,
-            _ => News::Of(jobs),
-        })
+        let is_known = match jobs.len() {
+            NEWS_MAX => false,
+            0 => before.quiet != self.seen.quiet,
+            _ => true,
+        };
+        let jobs = if is_known { Jobs::These(jobs) } else { Jobs::Unknown };
+        Ok(News { jobs, has_new: false, has_ended: before.end != self.seen.end })
     }
 
     /// Whether the connection can go on after `error`, as opposed to being opened anew.
@@ -406,8 +421,11 @@ impl File {
 impl Seen {
     fn now(sql: &Connection) -> rusqlite::Result<Seen> {
         // In this order: see `changed_by_others`.
-        let version = data_version(sql)?;
-        Ok(Seen { version, change: last_change(sql)?, quiet: quiet(sql)? })
+        Seen::at(data_version(sql)?, sql)
+    }
+
+    fn at(version: i64, sql: &Connection) -> rusqlite::Result<Seen> {
+        Ok(Seen { version, change: last_change(sql)?, quiet: quiet(sql)?, end: last_end(sql)? })
     }
 }
 

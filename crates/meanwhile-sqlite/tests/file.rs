@@ -176,7 +176,7 @@ async fn the_schema_explains_itself_to_whoever_opens_the_file() {
     let mut tables = sql.prepare("SELECT sql FROM sqlite_schema WHERE type = 'table'").unwrap();
     let tables: Vec<String> =
         tables.query_map([], |row| row.get(0)).unwrap().map(|schema| schema.unwrap()).collect();
-    assert_eq!(tables.len(), 6);
+    assert_eq!(tables.len(), 7);
     for schema in tables {
         let mut columns =
             schema.lines().filter(|line| line.starts_with("    ") && !line.contains("PRIMARY KEY ("));

@@ -10,7 +10,7 @@ use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::{Answered, Settings, Slots, Until, answer, wait};
 use meanwhile_core::event::Actor;
 use meanwhile_core::job::Progress;
-use meanwhile_core::store::{Created, NewJob, Query};
+use meanwhile_core::store::{Created, KeptSession, NewJob, Query};
 use meanwhile_core::testing::suite::{json, new_job};
 use meanwhile_core::{
     Attempt, Called, Durations, Engine, Executor, Handle, Json, Op, Outcome, RunContext, Status, Store,
@@ -80,15 +80,27 @@ async fn a_change_by_another_process_wakes_nobody_whom_it_does_not_concern() {
     let (one, other) = (create(&here).await, create(&here).await);
     there.open().await.unwrap();
     let (mut of_one, mut of_other) = (here.changes().of(one), here.changes().of(other));
+    let mut ends = here.changes().of_ends();
     let note = || Op::Note { by: Actor::User, message: "a sign".to_owned() };
-    // What comes after a renewal and a lesson is noticed after them, or with them.
+    let session = KeptSession {
+        key: "key".to_owned(),
+        owner: "ann".to_owned(),
+        place: "files".to_owned(),
+        opening: json("{}"),
+    };
+    // What comes after a renewal, a lesson and a session is noticed after them, or with them.
     for _ in 0..5 {
         there.renew(&"nobody".to_owned(), PATIENCE).await.unwrap();
         there.learn("server", "tool", &Durations::default()).await.unwrap();
+        there.keep_session(&session).await.unwrap();
         there.apply(one, note()).await.unwrap();
         tokio::time::timeout(PATIENCE, of_one.changed()).await.expect("woken");
     }
-    assert!(!of_other.take_change());
+    assert!(!ends.take_change());
+    there.end_session("key").await.unwrap();
+    tokio::time::timeout(PATIENCE, ends.changed()).await.expect("woken");
+    assert!(here.session("key").await.unwrap().is_none());
+    assert!(!of_one.take_change() && !of_other.take_change());
 }
 
 #[tokio::test]

@@ -158,16 +158,17 @@ fn batches_belong_to_one_revision() {
 }
 
 #[test]
-fn a_session_left_alone_ends_and_its_jobs_run_on() {
+fn a_session_left_alone_rests_and_its_jobs_run_on() {
     let served = Served::fixture(&["-v", "--session-idle", "200ms", "--inline-budget", "30ms"]);
     let session = served.session(PATH, None, "2025-11-25");
     let gate = Gate::new(served.process.home(), "gate");
     let handle = session.call("gate", &gate.arguments())["structuredContent"]["handle"].clone();
     served.process.wait_stderr("a session that was left alone is ended");
-    let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-    assert_eq!(session.send("POST", &[], ping).refusal(), (404, -32600));
     gate.open();
-    let next = served.session(PATH, None, "2025-11-25");
-    assert_eq!(text(&next.call("poll_result", &json!({"handle": handle}))), "opened");
+    assert_eq!(
+        text(&session.call("poll_result", &json!({"handle": handle}))),
+        "opened",
+        "it is taken up again"
+    );
     assert_eq!(served.process.home().log().matches("start gate").count(), 1);
 }

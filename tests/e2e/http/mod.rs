@@ -8,6 +8,7 @@ mod modern;
 mod oauth;
 mod replicas;
 mod rest;
+mod sessions;
 mod share;
 mod shutdown;
 mod strangers;

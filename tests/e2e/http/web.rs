@@ -86,6 +86,7 @@ impl Served {
 }
 
 /// A session of the legacy era.
+#[derive(Clone)]
 pub(crate) struct Session<'a> {
     served: &'a Served,
     path: &'a str,
@@ -94,7 +95,22 @@ pub(crate) struct Session<'a> {
     pub(crate) introduction: Value,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// The same session at another process.
+    pub(crate) fn at(&self, served: &'a Served) -> Session<'a> {
+        Session { served, ..self.clone() }
+    }
+
+    /// The same id in somebody else's hands.
+    pub(crate) fn of(&self, token: &str) -> Session<'a> {
+        Session { token: Some(format!("Bearer {token}")), ..self.clone() }
+    }
+
+    /// The same id at another path.
+    pub(crate) fn on(&self, path: &'a str) -> Session<'a> {
+        Session { path, ..self.clone() }
+    }
+
     pub(crate) fn send(&self, method: &str, more: &[(&str, &str)], body: &str) -> Answer {
         let mut headers = vec![
             ("Content-Type", "application/json"),

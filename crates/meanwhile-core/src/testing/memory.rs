@@ -13,7 +13,10 @@ use crate::handle::Handle;
 use crate::history::{Durations, lesson};
 use crate::job::{Call, Input, Job, Lease, Peer, Status};
 use crate::machine::{self, Entry, Op, Outcome, WrittenInput};
-use crate::store::{AHEAD_MAX, Created, LIST_MAX, NewJob, Query, Store, StoreError, TOMBSTONE};
+use crate::store::{
+    AHEAD_MAX, Created, KeptSession, LIST_MAX, NewJob, Query, SESSION_LIFE, SESSIONS_MAX, Store, StoreError,
+    TOMBSTONE,
+};
 
 struct Row {
     seq: u64,
@@ -66,10 +69,18 @@ impl Row {
     }
 }
 
+/// A session, when it was last kept, and whether it has ended.
+struct Kept {
+    session: KeptSession,
+    at: Timestamp,
+    has_ended: bool,
+}
+
 /// Jobs in a map. It forgets everything when it is dropped.
 pub struct MemoryStore {
     rows: Mutex<HashMap<Handle, Row>>,
     history: Mutex<HashMap<(String, String), Durations>>,
+    sessions: Mutex<HashMap<String, Kept>>,
     created: AtomicU64,
     changes: Arc<Changes>,
     clock: Arc<dyn Clock>,
@@ -83,6 +94,7 @@ impl MemoryStore {
         MemoryStore {
             rows: Mutex::default(),
             history: Mutex::default(),
+            sessions: Mutex::default(),
             created: 0.into(),
             changes: Arc::default(),
             clock,
@@ -114,6 +126,10 @@ impl MemoryStore {
 
     fn history(&self) -> MutexGuard<'_, HashMap<(String, String), Durations>> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply_now(&self, handle: Handle, op: &Op) -> Result<Job, StoreError> {
@@ -333,8 +349,48 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn keep_session(&self, session: &KeptSession) -> Result<(), StoreError> {
+        self.writable()?;
+        let now = self.clock.now();
+        let mut sessions = self.sessions();
+        sessions.retain(|_, kept| now.since(kept.at) < SESSION_LIFE);
+        let kept = sessions.entry(session.key.clone());
+        let kept = kept.or_insert_with(|| Kept { session: session.clone(), at: now, has_ended: false });
+        if !kept.has_ended {
+            kept.at = now;
+        }
+        let owned = sessions.values().filter(|kept| kept.session.owner == session.owner);
+        let mut owned: Vec<_> = owned.map(|kept| (kept.at, kept.session.key.clone())).collect();
+        owned.sort();
+        for (_, key) in owned.iter().rev().skip(SESSIONS_MAX) {
+            sessions.remove(key);
+        }
+        Ok(())
+    }
+
+    async fn session(&self, key: &str) -> Result<Option<KeptSession>, StoreError> {
+        let (now, sessions) = (self.clock.now(), self.sessions());
+        let is_there = |kept: &&Kept| !kept.has_ended && now.since(kept.at) < SESSION_LIFE;
+        Ok(sessions.get(key).filter(is_there).map(|kept| kept.session.clone()))
+    }
+
+    async fn end_session(&self, key: &str) -> Result<(), StoreError> {
+        self.writable()?;
+        if let Some(kept) = self.sessions().get_mut(key) {
+            kept.has_ended = true;
+        }
+        self.changes.publish_end();
+        Ok(())
+    }
+
+    async fn ended_sessions(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
+        let sessions = self.sessions();
+        let has_ended = |key: &&String| sessions.get(*key).is_some_and(|kept| kept.has_ended);
+        Ok(keys.iter().filter(has_ended).cloned().collect())
+    }
+
     fn is_there(&self) -> bool {
-        !self.rows().is_empty()
+        !self.rows().is_empty() || !self.sessions().is_empty()
     }
 
     fn now(&self) -> Timestamp {

@@ -10,6 +10,7 @@ mod joins;
 mod learning;
 mod leases;
 mod ledger;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use self::joins::*;
 pub use self::learning::*;
 pub use self::leases::*;
 pub use self::ledger::*;
+pub use self::sessions::*;
 
 const LEASE: Duration = Duration::from_secs(30);
 const TTL: Duration = Duration::from_secs(3600);
@@ -269,6 +271,9 @@ macro_rules! store_suite {
             a_job_that_asks_is_at_work
             inputs_go_when_the_result_expires
             an_attached_job_is_gone_on_with
+            a_session_is_kept_until_it_is_long_unused
+            an_ended_session_stays_so_and_who_listens_is_told
+            of_an_owners_sessions_the_last_stay
             the_log_is_bounded_and_keeps_its_ends
             changes_wake_whoever_waits
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use meanwhile_core::{Handle, Json, RunContext, Signal, Status};
 use serde_json::json;
@@ -20,8 +20,14 @@ const MANY: usize = 256;
 /// A question that the user did not want to answer.
 const REFUSED: i64 = -1;
 
-/// Our ids of questions, each given once: a client of several gateways answers them all in one place.
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Our ids of questions, each given once: a client of several gateways answers them all in one place. They begin anywhere, so
+/// that what answers a question of another process is not taken for the answer to one of ours.
+static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
+    let mut bits = [0; 4];
+    getrandom::fill(&mut bits).expect("the system gives random bits");
+    // Some clients count no further than to 2³¹.
+    AtomicU64::new(u64::from(u32::from_le_bytes(bits) >> 2))
+});
 
 /// The questions that are open.
 #[derive(Default)]

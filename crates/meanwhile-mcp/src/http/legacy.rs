@@ -19,7 +19,7 @@ use super::headers::{VERSION, single};
 use super::refusal::Refusal;
 use super::session::{Session, Visit};
 use super::streams::{Reader, UNASKED};
-use super::{Principal, Shared, sse};
+use super::{Principal, Shared, kept, sse};
 use crate::gateway::{ReplyTo, Streamed};
 use crate::message::{Fields, INVALID_REQUEST, Id, Incoming, Malformed, Message};
 use crate::revision::{Era, Revision};
@@ -52,25 +52,22 @@ impl At<'_> {
                 let message = Message::Request { id: request.clone(), method, params: params.clone(), extra };
                 self.initialize(&request, params, message).await.map_err(|refusal| refusal.of(&request))
             }
-            Incoming::One(message) => self.message(self.session(id)?, message).await,
-            Incoming::Batch(parts) => self.batch(self.session(id)?, parts).await,
+            Incoming::One(message) => self.message(self.session(id).await?, message).await,
+            Incoming::Batch(parts) => self.batch(self.session(id).await?, parts).await,
         }
     }
 
-    pub(super) fn get(&self) -> Result<Response, Refusal> {
+    pub(super) async fn get(&self) -> Result<Response, Refusal> {
         self.check_version()?;
-        let session = self.session(single(self.headers, &SESSION)?)?;
-        let permit = self.shared.stream_permit()?;
         let last = single(self.headers, &LAST_EVENT)?;
-        let is_resumed = last.is_some();
-        let reader = match last {
-            None => session.streams.read(UNASKED, None),
-            Some(last) => {
-                event_number(last).and_then(|(stream, after)| session.streams.read(stream, Some(after)))
-            }
+        let session = self.session(single(self.headers, &SESSION)?).await?;
+        let permit = self.shared.stream_permit()?;
+        let found = match last {
+            None => session.streams.read(UNASKED, None).map(|reader| (reader, false)),
+            Some(last) => session.streams.resume(last),
         };
-        let reader =
-            reader.ok_or_else(|| bad_request("nothing is kept of the stream that Last-Event-ID names"))?;
+        let (reader, is_resumed) = found
+            .ok_or_else(|| bad_request("nothing is kept here of the stream that Last-Event-ID names"))?;
         let is_primed = is_resumed || session.revision < PRIMED_SINCE;
         let events = events(session, reader, is_primed).map(move |event| {
             let _held = &permit;
@@ -79,10 +76,14 @@ impl At<'_> {
         Ok(sse::response(events))
     }
 
-    pub(super) fn delete(&self) -> Result<Response, Refusal> {
+    pub(super) async fn delete(&self) -> Result<Response, Refusal> {
         self.check_version()?;
-        let session = self.session(single(self.headers, &SESSION)?)?;
-        self.shared.sessions.end(&session.id);
+        let id = named(single(self.headers, &SESSION)?)?;
+        let is_here = self.shared.sessions.find(id, self.place, self.who).is_some();
+        if !is_here && self.shared.kept(id, self.place, self.who).await?.is_none() {
+            return Err(unknown());
+        }
+        self.shared.end_everywhere(id).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     }
 
@@ -98,27 +99,40 @@ impl At<'_> {
         }
     }
 
-    fn session(&self, id: Option<&str>) -> Result<Visit, Refusal> {
-        let id = id.ok_or_else(|| {
-            bad_request(
-                "the header Mcp-Session-Id is missing; a session begins with `initialize`, which names it",
-            )
-        })?;
-        self.shared.sessions.find(id, self.place, self.who).ok_or_else(|| {
-            let why = "there is no such session, or no more; begin a new one with `initialize`";
-            Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, why)
-        })
+    /// The session that is asked for; one that another process began is taken up here.
+    async fn session(&self, id: Option<&str>) -> Result<Visit, Refusal> {
+        let id = named(id)?;
+        let session = match self.shared.sessions.find(id, self.place, self.who) {
+            Some(session) => session,
+            None => self.take_up(id).await?,
+        };
+        if session.is_up().await { Ok(session) } else { Err(kept::not_up()) }
+    }
+
+    async fn take_up(&self, id: &str) -> Result<Visit, Refusal> {
+        let kept = self.shared.kept(id, self.place, self.who).await?.ok_or_else(unknown)?;
+        let opening = Fields::parse(kept.opening.get()).map_err(|_| unknown())?;
+        let revision = kept::revision(&opening);
+        let session = self.shared.sessions.take_up(id, self.endpoint, self.place, self.who, revision);
+        let (session, is_first) = session.ok_or_else(|| self.shared.too_many("sessions"))?;
+        if is_first {
+            let (shared, session) = (self.shared.clone(), session.visit());
+            // Others may wait for it, too: it goes on without who asked first.
+            tokio::spawn(async move { shared.set_up(session, kept).await });
+        }
+        Ok(session)
     }
 
     async fn initialize(&self, id: &Id, params: Option<Json>, message: Message) -> Result<Response, Refusal> {
         let params = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
-        let revision = Revision::negotiate(&params.read::<String>("protocolVersion").unwrap_or_default());
+        let revision = kept::revision(&params);
         let begun = self.shared.sessions.begin(self.endpoint, self.place, self.who, revision);
         let session = begun.ok_or_else(|| self.shared.too_many("sessions"))?;
         let mut newborn = Newborn { shared: self.shared, session: &session, lives: false };
         let (mut response, has_failed) = self.introduce(session.visit(), id, message).await?;
-        newborn.lives = !has_failed;
-        if newborn.lives {
+        if !has_failed {
+            self.shared.keep(&session, params).await;
+            newborn.lives = true;
             let name = HeaderValue::from_str(&session.id).expect("an id is made of letters and digits");
             response.headers_mut().insert(SESSION, name);
         }
@@ -244,7 +258,8 @@ async fn deliver(session: &Arc<Session>, message: Message, reply: ReplyTo) {
     let _ = tokio::spawn(async move { conversation.receive(message, reply).await }).await;
 }
 
-fn nowhere() -> ReplyTo {
+/// A way for what has no answer.
+pub(super) fn nowhere() -> ReplyTo {
     ReplyTo::stream(Id::unknown()).0
 }
 
@@ -277,22 +292,26 @@ fn events(session: Visit, reader: Reader, is_primed: bool) -> impl Stream<Item =
     let begin = (session, reader, is_primed);
     futures_util::stream::unfold(begin, |(session, mut reader, is_primed)| async move {
         if !is_primed {
-            let primer = sse::primer(&event_id(reader.stream(), reader.after()));
+            let primer = sse::primer(&reader.event_id());
             return Some((primer, (session, reader, true)));
         }
-        let (number, line) = reader.next().await?;
-        let event = sse::message(Some(&event_id(reader.stream(), number)), &line);
+        let line = reader.next().await?;
+        let event = sse::message(Some(&reader.event_id()), &line);
         Some((event, (session, reader, true)))
     })
 }
 
-fn event_id(stream: u64, number: u64) -> String {
-    format!("{stream}-{number}")
+fn named(id: Option<&str>) -> Result<&str, Refusal> {
+    id.ok_or_else(|| {
+        bad_request(
+            "the header Mcp-Session-Id is missing; a session begins with `initialize`, which names it",
+        )
+    })
 }
 
-fn event_number(id: &str) -> Option<(u64, u64)> {
-    let (stream, number) = id.split_once('-')?;
-    Some((stream.parse().ok()?, number.parse().ok()?))
+fn unknown() -> Refusal {
+    let why = "there is no such session, or no more; begin a new one with `initialize`";
+    Refusal::new(StatusCode::NOT_FOUND, INVALID_REQUEST, why)
 }
 
 fn bad_request(message: &str) -> Refusal {

@@ -8,6 +8,7 @@
 //! | [`access`], [`oauth`] | who asks? |
 //! | [`modern`], [`headers`] | how is a request answered that stands for itself? |
 //! | [`legacy`], [`session`], [`streams`] | how is one that belongs to a session? |
+//! | [`kept`] | how does another process go on with a session? |
 //! | [`refusal`] | how is it refused? |
 //! | [`sse`] | how does a message go out? |
 
@@ -16,6 +17,7 @@ mod cors;
 mod endpoint;
 mod guard;
 mod headers;
+mod kept;
 mod legacy;
 mod modern;
 mod oauth;
@@ -40,6 +42,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::serve::ListenerExt;
+use meanwhile_core::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -98,6 +101,8 @@ struct Shared {
     access: Access,
     limits: Limits,
     sessions: Sessions,
+    /// Where sessions are kept, for other processes to go on with.
+    store: Arc<dyn Store>,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     next_request: AtomicU64,
@@ -105,13 +110,15 @@ struct Shared {
 }
 
 impl Server {
-    /// A server of `endpoints`: the one named `""` at `/mcp`, the others at `/mcp/NAME`.
+    /// A server of `endpoints`: the one named `""` at `/mcp`, the others at `/mcp/NAME`. Its sessions can be gone on with by every
+    /// other one on the same store.
     #[must_use]
     pub fn new(
         endpoints: HashMap<String, Arc<dyn Endpoint>>,
         guard: Guard,
         access: Access,
         limits: Limits,
+        store: Arc<dyn Store>,
     ) -> Server {
         Server(Arc::new(Shared {
             endpoints,
@@ -119,6 +126,7 @@ impl Server {
             access,
             limits,
             sessions: Sessions::new(limits.sessions, limits.session_idle),
+            store,
             requests: Arc::new(Semaphore::new(limits.requests)),
             streams: Arc::new(Semaphore::new(limits.streams)),
             next_request: AtomicU64::new(1),
@@ -157,6 +165,7 @@ impl Server {
             tokio::select! {
                 () = end => {}
                 () = sweep(&swept) => {}
+                () = swept.hear_of_ends() => {}
             }
             shared.ending.cancel();
             shared.sessions.stop_listening();
@@ -179,6 +188,7 @@ async fn sweep(shared: &Shared) {
     loop {
         pace.tick().await;
         shared.sessions.end_the_idle();
+        shared.keep_what_is_used().await;
         for endpoint in shared.endpoints.values() {
             endpoint.end_the_idle();
         }
@@ -258,9 +268,9 @@ impl Shared {
             Method::GET | Method::DELETE if names_modern(headers) => Err(not_allowed("POST")),
             Method::GET => {
                 check_accepts(headers, "text/event-stream", false)?;
-                at.get()
+                at.get().await
             }
-            Method::DELETE => at.delete(),
+            Method::DELETE => at.delete().await,
             _ => Err(not_allowed("POST, GET, DELETE")),
         }
     }

@@ -1,4 +1,5 @@
-//! Sessions of the legacy era: from `initialize` until the client deletes them, or leaves them alone for long.
+//! Sessions of the legacy era in this process: from `initialize`, or from when they are taken up here, until the client deletes
+//! them, or leaves them alone for long.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
+use meanwhile_core::store::KeptSession;
+use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::access::Principal;
@@ -13,6 +16,11 @@ use super::endpoint::{Conversation, Endpoint};
 use super::streams::{Streams, UNASKED};
 use crate::revision::Revision;
 use crate::transport::Outbound;
+
+/// What of a session is in use is kept for longer no more often than this.
+const KEPT_AGAIN: Duration = Duration::from_secs(24 * 3600);
+/// The length of an id.
+const ID: usize = 32;
 
 /// One client's session.
 pub(super) struct Session {
@@ -23,6 +31,10 @@ pub(super) struct Session {
     pub(super) conversation: Arc<dyn Conversation>,
     pub(super) revision: Revision,
     pub(super) streams: Arc<Streams>,
+    /// Whether it can be used, once that is known: its client has introduced itself, here or where it was begun.
+    is_up: SetOnce<bool>,
+    /// What of it is in the store, and since when it is known to be.
+    kept: Mutex<Option<(KeptSession, Instant)>>,
     seen: Mutex<Instant>,
     visits: AtomicUsize,
 }
@@ -49,6 +61,41 @@ impl Session {
     pub(super) fn visit(self: &Arc<Self>) -> Visit {
         self.visits.fetch_add(1, Ordering::Relaxed);
         Visit(self.clone())
+    }
+
+    /// Whether it can be used; waits until that is known.
+    pub(super) async fn is_up(&self) -> bool {
+        *self.is_up.wait().await
+    }
+
+    /// Says whether it can be used.
+    pub(super) fn set_up(&self, is_up: bool) {
+        // It is said once.
+        let _ = self.is_up.set(is_up);
+    }
+
+    /// Whose it is.
+    pub(super) fn who(&self) -> &Principal {
+        &self.who
+    }
+
+    /// Where it was begun.
+    pub(super) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The store has it now.
+    pub(super) fn set_kept(&self, kept: KeptSession) {
+        *lock(&self.kept) = Some((kept, Instant::now()));
+    }
+
+    /// What is to be kept for longer, since it has been in use.
+    fn to_keep_again(&self) -> Option<KeptSession> {
+        let seen = *lock(&self.seen);
+        let kept = lock(&self.kept);
+        let (kept, since) = kept.as_ref()?;
+        let is_used = self.has_visits() || seen > *since;
+        (is_used && since.elapsed() >= KEPT_AGAIN).then(|| kept.clone())
     }
 
     fn has_visits(&self) -> bool {
@@ -86,6 +133,37 @@ impl Sessions {
         revision: Revision,
     ) -> Option<Arc<Session>> {
         let mut by_id = lock(&self.by_id);
+        let begun = self.add(&mut by_id, new_id(), endpoint, place, who, revision)?;
+        begun.set_up(true);
+        Some(begun)
+    }
+
+    /// A session that another process began, and whether this is the first that is heard of it here: then it is to be
+    /// [set up](Session::set_up). `None` if there are as many as there may be.
+    pub(super) fn take_up(
+        &self,
+        id: &str,
+        endpoint: &dyn Endpoint,
+        place: &str,
+        who: &Principal,
+        revision: Revision,
+    ) -> Option<(Visit, bool)> {
+        let mut by_id = lock(&self.by_id);
+        if let Some(known) = by_id.get(id) {
+            return Some((known.visit(), false));
+        }
+        Some((self.add(&mut by_id, id.to_owned(), endpoint, place, who, revision)?.visit(), true))
+    }
+
+    fn add(
+        &self,
+        by_id: &mut HashMap<String, Arc<Session>>,
+        id: String,
+        endpoint: &dyn Endpoint,
+        place: &str,
+        who: &Principal,
+        revision: Revision,
+    ) -> Option<Arc<Session>> {
         if by_id.len() >= self.max {
             return None;
         }
@@ -98,16 +176,18 @@ impl Sessions {
             }
         });
         let session = Arc::new(Session {
-            id: new_id(),
+            id: id.clone(),
             who: who.clone(),
             place: place.to_owned(),
             conversation: endpoint.converse(who, down),
             revision,
             streams,
+            is_up: SetOnce::new(),
+            kept: Mutex::default(),
             seen: Mutex::new(Instant::now()),
             visits: AtomicUsize::new(0),
         });
-        by_id.insert(session.id.clone(), session.clone());
+        by_id.insert(id, session.clone());
         Some(session)
     }
 
@@ -117,7 +197,18 @@ impl Sessions {
         by_id.get(id).filter(|session| session.who == *who && session.place == place).map(Session::visit)
     }
 
-    /// Ends a session. Its jobs run on, and its server until they have ended.
+    /// The ids of all.
+    pub(super) fn ids(&self) -> Vec<String> {
+        lock(&self.by_id).keys().cloned().collect()
+    }
+
+    /// What is to be kept for longer, since it has been in use.
+    pub(super) fn to_keep_again(&self) -> Vec<(Arc<Session>, KeptSession)> {
+        let again = |session: &Arc<Session>| Some((session.clone(), session.to_keep_again()?));
+        lock(&self.by_id).values().filter_map(again).collect()
+    }
+
+    /// Ends a session here. Its jobs run on, and its server until they have ended.
     pub(super) fn end(&self, id: &str) {
         if let Some(session) = lock(&self.by_id).remove(id) {
             tokio::spawn(async move { session.end().await });
@@ -136,7 +227,7 @@ impl Sessions {
             idle.map(|session| session.id.clone()).collect()
         };
         for id in idle {
-            tracing::info!("a session that was left alone is ended");
+            tracing::info!("a session that was left alone is ended here");
             self.end(&id);
         }
     }
@@ -147,6 +238,11 @@ impl Sessions {
             session.streams.end(UNASKED);
         }
     }
+}
+
+/// Whether this could be an id of ours.
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == ID && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
 }
 
 /// 160 random bits: whoever knows them is the session's client.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use data_encoding::BASE32_NOPAD;
 use tokio::sync::Notify;
 
 /// So many bytes are kept of what has been read already, and for nobody that reads; what somebody reads is kept up to
@@ -18,9 +19,11 @@ const ENDED_MAX: usize = 64;
 /// The stream of what is said unasked.
 pub(super) const UNASKED: u64 = 0;
 
-/// The streams of one session.
+/// The streams of one session in one process.
 #[derive(Debug)]
 pub(super) struct Streams {
+    /// In the ids of their events: streams of the same session in another process are others.
+    mark: String,
     kept: Mutex<Kept>,
 }
 
@@ -55,7 +58,11 @@ pub(super) struct Reader {
 impl Streams {
     pub(super) fn new() -> Arc<Streams> {
         let streams = BTreeMap::from([(UNASKED, Stream::default())]);
-        Arc::new(Streams { kept: Mutex::new(Kept { streams, next_stream: 1, next_reader: 1, bytes: 0 }) })
+        let mut bits = [0; 5];
+        getrandom::fill(&mut bits).expect("the system gives random bits");
+        let mark = BASE32_NOPAD.encode(&bits).to_ascii_lowercase();
+        let kept = Kept { streams, next_stream: 1, next_reader: 1, bytes: 0 };
+        Arc::new(Streams { mark, kept: Mutex::new(kept) })
     }
 
     /// A new stream for one request. What was said unasked while nobody listens is said there.
@@ -118,6 +125,20 @@ impl Streams {
         found.changed.notify_waiters();
         let (after, changed) = (after.unwrap_or(found.taken), found.changed.clone());
         Some(Reader { streams: self.clone(), stream, after, reader, changed })
+    }
+
+    /// Reads on behind an event. Who has listened to another process for what is said unasked listens here from now on: what was
+    /// said there meanwhile is lost. Returns also whether the event is one of these streams.
+    pub(super) fn resume(self: &Arc<Self>, event: &str) -> Option<(Reader, bool)> {
+        let mut parts = event.splitn(3, '-');
+        let (stream, after) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let is_ours = parts.next() == Some(self.mark.as_str());
+        let reader = match stream {
+            _ if is_ours => self.read(stream, Some(after)),
+            UNASKED => self.read(UNASKED, None),
+            _ => None,
+        };
+        reader.map(|reader| (reader, is_ours))
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -191,8 +212,8 @@ impl Kept {
 }
 
 impl Reader {
-    /// The next message with its number; `None` at the stream's end, or when another reader has taken over.
-    pub(super) async fn next(&mut self) -> Option<(u64, Arc<str>)> {
+    /// The next message; `None` at the stream's end, or when another reader has taken over.
+    pub(super) async fn next(&mut self) -> Option<Arc<str>> {
         loop {
             let changed = self.changed.clone();
             let changed = changed.notified();
@@ -206,7 +227,7 @@ impl Reader {
                 if let Some((number, line)) = stream.events.get(next).cloned() {
                     self.after = number;
                     stream.taken = stream.taken.max(number);
-                    return Some((number, line));
+                    return Some(line);
                 }
                 if stream.ended {
                     return None;
@@ -216,14 +237,9 @@ impl Reader {
         }
     }
 
-    /// The stream's number.
-    pub(super) fn stream(&self) -> u64 {
-        self.stream
-    }
-
-    /// Behind which message it reads on.
-    pub(super) fn after(&self) -> u64 {
-        self.after
+    /// The id of the message that was read last: behind it this reader goes on.
+    pub(super) fn event_id(&self) -> String {
+        format!("{}-{}-{}", self.stream, self.after, self.streams.mark)
     }
 }
 
@@ -244,7 +260,7 @@ mod tests {
     use super::*;
 
     async fn next(reader: &mut Reader) -> Option<String> {
-        reader.next().await.map(|(_, line)| line.to_string())
+        reader.next().await.map(|line| line.to_string())
     }
 
     #[tokio::test]
@@ -265,6 +281,31 @@ mod tests {
         assert_eq!(next(&mut second).await.unwrap(), "c");
         assert_eq!(next(&mut second).await, None);
         assert!(streams.read(stream, Some(4)).is_none() && streams.read(77, None).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_event_of_another_process_names_none_of_these_streams() {
+        let (here, there) = (Streams::new(), Streams::new());
+        let stream = there.open();
+        there.push(stream, "theirs".to_owned());
+        there.push_unasked("also theirs".to_owned());
+        let mut reader = there.read(stream, None).unwrap();
+        next(&mut reader).await.unwrap();
+        let mut listener = there.read(UNASKED, None).unwrap();
+        next(&mut listener).await.unwrap();
+
+        here.push(here.open(), "ours".to_owned());
+        assert!(here.resume(&reader.event_id()).is_none());
+        for broken in ["", "1", "1-1", "x-1-y", "1-x-y", "--"] {
+            assert!(here.resume(broken).is_none(), "{broken}");
+        }
+        let (mut resumed, is_ours) = here.resume(&listener.event_id()).unwrap();
+        here.push_unasked("first".to_owned());
+        assert_eq!((next(&mut resumed).await.as_deref(), is_ours), (Some("first"), false));
+        let first = resumed.event_id();
+        here.push_unasked("second".to_owned());
+        let (mut resumed, is_ours) = here.resume(&first).unwrap();
+        assert_eq!((next(&mut resumed).await.as_deref(), is_ours), (Some("second"), true));
     }
 
     #[tokio::test]
