@@ -68,13 +68,13 @@ export function listening([command, ...args], { env = {}, verbose = false } = {}
       // From here on only `verbose` is interested.
       said = '';
       clearTimeout(patience);
-      fulfil({ url, end: () => end(child, exited) });
+      fulfil({ url, end: (signal) => end(child, exited, signal) });
     });
   });
 }
 
-async function end(child, exited) {
-  child.kill('SIGTERM');
+async function end(child, exited, signal = 'SIGTERM') {
+  child.kill(signal);
   const patience = setTimeout(() => child.kill('SIGKILL'), PATIENCE);
   await exited;
   clearTimeout(patience);

@@ -84,12 +84,25 @@ export class Stage {
 
   /** The endpoint of `meanwhile serve` for one upstream, in the form that clients' configurations have. */
   async served(upstream, ...options) {
+    const { url } = await this.mortal(upstream, ...options);
+    return url;
+  }
+
+  /** The same, and how it is killed and started again in the same place. */
+  async mortal(upstream, ...options) {
     const config = join(this.dir, `config-${this.#ends.length}.json`);
     writeFileSync(config, JSON.stringify({ mcpServers: { upstream } }));
-    const command = [meanwhile(), 'serve', '--config', config, '--listen', '127.0.0.1:0', ...options];
-    const server = await listening(command, { env: { MEANWHILE_STATE_DIR: join(this.dir, 'state') } });
-    this.ends(server.end);
-    return new URL('/mcp/upstream', server.url).href;
+    const start = (where) => {
+      const command = [meanwhile(), 'serve', '--config', config, '--listen', where, ...options];
+      return listening(command, { env: this.#env() });
+    };
+    let server = await start('127.0.0.1:0');
+    this.ends(() => server.end());
+    const restart = async () => {
+      await server.end('SIGKILL');
+      server = await start(new URL(server.url).host);
+    };
+    return { url: new URL('/mcp/upstream', server.url).href, restart };
   }
 
   /** Where the gateway is for a client that reaches it over `transport`: a URL, or the command to start. */

@@ -95,3 +95,29 @@ for (const seat of SEATS) {
     });
   });
 }
+
+describe('a gateway that is killed and started again under a session', () => {
+  const command = conformanceUpstream('none');
+  const upstream = { command: command[0], args: command.slice(1) };
+  const seats = {
+    'the official client of the legacy era': (stage, url) => stage.legacy(url),
+    'the official client of both eras': async (stage, url) => {
+      const { client } = await stage.modern(url, { mode: 'legacy' });
+      return { ask: (_, call) => client.callTool(call) };
+    },
+  };
+  for (const [name, connect] of Object.entries(seats)) {
+    test(`is not noticed by ${name}`, options, async (t) => {
+      const stage = new Stage(t);
+      const { url, restart } = await stage.mortal(upstream, '--inline-budget', '30ms');
+      const client = await connect(stage, url);
+      const slow = { name: 'slow_compute', arguments: { seconds: 1, label: 'before' } };
+      const { structuredContent } = await client.ask('tools/call', slow);
+      const poll = { name: 'poll_result', arguments: { handle: structuredContent.handle } };
+      const before = said(await client.ask('tools/call', poll));
+      await restart();
+      assert.equal(said(await client.ask('tools/call', poll)), before);
+      assert.equal(said(await client.ask('tools/call', { name: 'greet', arguments: { name: 'you' } })), 'Hello, you!');
+    });
+  }
+});

@@ -72,7 +72,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "MEANWHILE_LINGER", value_name = "TIME", default_value = "5s", value_parser = duration)]
     linger: Duration,
 
-    /// A session that is left alone for so long ends; its jobs run on
+    /// What this process has of a session that is left alone for so long ends; its jobs run on, and its next request takes it up
+    /// again
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     session_idle: Duration,
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use meanwhile_core::testing::{MemoryStore, TokioClock};
 use meanwhile_mcp::fuzzing;
 use meanwhile_mcp::gateway::ReplyTo;
 use meanwhile_mcp::http::{Access, Conversation, Endpoint, Guard, Limits, Principal, Server, Tokens};
@@ -41,7 +42,8 @@ pub(crate) fn router(script: &Script<'_>) -> Router {
         session_idle: long,
         server_idle: long,
     };
-    fuzzing::router(&Server::new(endpoints, Guard::default(), access, limits))
+    let store = Arc::new(MemoryStore::new(Arc::new(TokioClock::default())));
+    fuzzing::router(&Server::new(endpoints, Guard::default(), access, limits, store))
 }
 
 struct Stub {

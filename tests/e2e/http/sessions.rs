@@ -74,6 +74,21 @@ fn requests_that_come_at_once_take_a_session_up_once() {
 }
 
 #[test]
+fn a_process_whose_server_does_not_start_refuses_a_session_and_does_not_end_it() {
+    let home = Home::new();
+    let one = Served::fixture_in(&home, &BUDGET);
+    let session = one.session(PATH, None, "2025-11-25");
+    let broken = json!({"mcpServers": {"fixture": {"command": "surely-not-there"}}});
+    let other = Served::configured(&home, "broken.json", &broken.to_string(), &BUDGET);
+    for _ in 0..2 {
+        let refused = session.at(&other).send("POST", &[], PING);
+        assert_eq!(refused.header("retry-after"), Some("1"));
+        assert_eq!(refused.refusal(), (503, -32603));
+    }
+    assert_eq!(ping(&session), 200);
+}
+
+#[test]
 fn a_deleted_session_ends_at_every_process() {
     let (home, one, other) = two();
     let here = one.session(PATH, None, "2025-11-25");

@@ -255,3 +255,92 @@ fn new_id() -> String {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use meanwhile_core::Json;
+    use meanwhile_core::testing::suite::json;
+
+    use super::*;
+    use crate::gateway::ReplyTo;
+    use crate::message::{Id, Message};
+
+    /// Says nothing.
+    struct Silence;
+
+    impl Endpoint for Silence {
+        fn converse(&self, _: &Principal, _: Outbound) -> Arc<dyn Conversation> {
+            Arc::new(Silence)
+        }
+
+        fn shared(&self, _: &Principal) -> Arc<dyn Conversation> {
+            Arc::new(Silence)
+        }
+
+        fn end_the_idle(&self) {}
+    }
+
+    #[async_trait::async_trait]
+    impl Conversation for Silence {
+        async fn receive(&self, _: Message, _: ReplyTo) {}
+
+        async fn mirroring_schema(&self, _: &str) -> Option<Json> {
+            None
+        }
+
+        fn has_asked(&self, _: &Id) -> bool {
+            false
+        }
+
+        fn has_tool(&self, _: &str) -> bool {
+            false
+        }
+
+        fn touch(&self) {}
+
+        fn close(&self) {}
+
+        async fn end(&self) {}
+    }
+
+    fn kept() -> KeptSession {
+        let (key, owner, place) = ("key".to_owned(), "ann".to_owned(), "files".to_owned());
+        KeptSession { key, owner, place, opening: json("{}") }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_use_is_kept_again_once_a_day() {
+        let sessions = Sessions::new(2, 10 * KEPT_AGAIN);
+        let who = Principal::local("ann");
+        let begin = || sessions.begin(&Silence, "files", &who, Revision::LATEST_LEGACY).unwrap();
+        let (used, unused) = (begin(), begin());
+        assert!(sessions.begin(&Silence, "files", &who, Revision::LATEST_LEGACY).is_none());
+        let again = || -> Vec<String> {
+            sessions.to_keep_again().into_iter().map(|(session, _)| session.id.clone()).collect()
+        };
+        drop(used.visit());
+        tokio::time::advance(KEPT_AGAIN).await;
+        assert!(again().is_empty(), "they are not in the store");
+        used.set_kept(kept());
+        unused.set_kept(kept());
+        tokio::time::advance(KEPT_AGAIN / 2).await;
+        drop(used.visit());
+        assert!(again().is_empty(), "not yet");
+        tokio::time::advance(KEPT_AGAIN / 2).await;
+        assert_eq!(again(), [used.id.as_str()]);
+        used.set_kept(kept());
+        assert!(again().is_empty());
+        tokio::time::advance(KEPT_AGAIN).await;
+        assert!(again().is_empty(), "nobody has used it since");
+        let _listens = unused.visit();
+        assert_eq!(again(), [unused.id.as_str()], "who listens uses it");
+    }
+
+    #[tokio::test]
+    async fn an_id_is_told_from_other_texts() {
+        assert!(is_id(&new_id()) && new_id() != new_id());
+        for other in ["", "x", &new_id()[1..], &new_id().to_uppercase(), &"1".repeat(ID)] {
+            assert!(!is_id(other), "{other}");
+        }
+    }
+}
