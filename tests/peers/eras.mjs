@@ -157,8 +157,8 @@ export class Stage {
     return `http://127.0.0.1:${port}/mcp`;
   }
 
-  /** The official SDK of the legacy era. `answer` is what its user says to every question. */
-  async legacy(where, { answer } = {}) {
+  /** The official SDK of the legacy era. `answer` is what its user says to every question; `fetch` sends its requests. */
+  async legacy(where, { answer, fetch } = {}) {
     const client = new LegacyClient(INFO, { capabilities: answer ? { elicitation: { form: {} } } : {} });
     const seen = { asked: [], statuses: [] };
     if (answer) {
@@ -170,7 +170,7 @@ export class Stage {
     client.setNotificationHandler(TaskStatusNotificationSchema, ({ params }) => seen.statuses.push(params));
     const transport = Array.isArray(where)
       ? new StdioClientTransport({ command: where[0], args: where.slice(1), env: this.#env(), stderr: 'ignore' })
-      : new StreamableHTTPClientTransport(new URL(where));
+      : new StreamableHTTPClientTransport(new URL(where), { fetch });
     await client.connect(transport, { timeout: PATIENCE });
     this.ends(() => client.close());
     const request = (method, params, options) => client.request({ method, params }, ResultSchema, options);

@@ -121,3 +121,21 @@ describe('a gateway that is killed and started again under a session', () => {
     });
   }
 });
+
+test('a session whose requests go to two gateways in turns is one session', options, async (t) => {
+  const stage = new Stage(t);
+  const command = conformanceUpstream('none');
+  const upstream = { command: command[0], args: command.slice(1) };
+  const gateways = [];
+  for (let count = 0; count < 2; count += 1) gateways.push(await stage.served(upstream, '--inline-budget', '30ms'));
+  let turn = 0;
+  const turns = (_, init) => fetch(gateways[(turn += 1) % 2], init);
+  const client = await stage.legacy(gateways[0], { fetch: turns });
+  const calls = [1, 2, 3, 4].map(() => client.ask('tools/call', { name: 'greet', arguments: { name: 'you' } }));
+  for (const answer of await Promise.all(calls)) assert.equal(said(answer), 'Hello, you!');
+  const slow = { name: 'slow_compute', arguments: { seconds: 1, label: 'slow' } };
+  const { structuredContent } = await client.ask('tools/call', slow);
+  const poll = { name: 'poll_result', arguments: { handle: structuredContent.handle } };
+  const answers = [await client.ask('tools/call', poll), await client.ask('tools/call', poll)].map(said);
+  assert.equal(answers[0], answers[1]);
+});

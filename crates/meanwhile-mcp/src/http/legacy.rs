@@ -106,7 +106,14 @@ impl At<'_> {
             Some(session) => session,
             None => self.take_up(id).await?,
         };
-        if session.is_up().await { Ok(session) } else { Err(kept::not_up()) }
+        let is_up = match session.is_up() {
+            Some(is_up) => is_up,
+            None => {
+                let _waits = self.shared.work_permit()?;
+                session.until_up().await
+            }
+        };
+        if is_up { Ok(session) } else { Err(kept::not_up()) }
     }
 
     async fn take_up(&self, id: &str) -> Result<Visit, Refusal> {

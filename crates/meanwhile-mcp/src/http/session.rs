@@ -63,8 +63,13 @@ impl Session {
         Visit(self.clone())
     }
 
+    /// Whether it can be used, if that is known.
+    pub(super) fn is_up(&self) -> Option<bool> {
+        self.is_up.get().copied()
+    }
+
     /// Whether it can be used; waits until that is known.
-    pub(super) async fn is_up(&self) -> bool {
+    pub(super) async fn until_up(&self) -> bool {
         *self.is_up.wait().await
     }
 
