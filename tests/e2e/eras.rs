@@ -112,6 +112,13 @@ fn a_cancelled_call_is_cancelled_upstream_under_its_own_id() {
 }
 
 #[test]
+fn a_task_of_the_server_that_ends_before_anyone_listens_is_looked_at_as_soon_as_someone_does() {
+    let client = Client::wrap(&["--tool", "task=inline"], &[MODERN]);
+    client.initialize();
+    assert_eq!(text(&client.call("task", json!({}))), "done");
+}
+
+#[test]
 fn what_changes_is_heard_through_one_subscription() {
     let client = modern();
     client.call("touch", json!({}));

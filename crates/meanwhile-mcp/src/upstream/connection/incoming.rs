@@ -38,6 +38,7 @@ impl Connection {
             Message::Notification { method, params, extra } if self.era() == Era::Modern => {
                 let (params, subscription) = modern::without_subscription(params);
                 if method == "notifications/subscriptions/acknowledged" {
+                    self.look_at_tasks(params.as_ref());
                     self.acknowledged.send_replace(subscription.unwrap_or_default());
                 } else {
                     self.pass_in(about, Message::Notification { method, params, extra }).await;
@@ -73,6 +74,16 @@ impl Connection {
                 None
             }
             _ => Some(message),
+        }
+    }
+
+    /// A server tells of these tasks from now on. What became of them just before that, nobody tells.
+    fn look_at_tasks(&self, acknowledged: Option<&Json>) {
+        let accepted = acknowledged.and_then(|params| Fields::parse(params.get()).ok());
+        let accepted = accepted.and_then(|accepted| accepted.read::<Fields>("notifications"));
+        let tasks: Vec<String> = accepted.and_then(|accepted| accepted.read("taskIds")).unwrap_or_default();
+        for task in tasks {
+            self.waiters().wake(&task);
         }
     }
 
