@@ -135,7 +135,7 @@ pub(crate) fn fixture() -> Upstream {
 
 fn built(name: &str, mend: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
-    let target = root.join(std::env::var("MEANWHILE_TARGET_DIR").unwrap_or_else(|_| "target".to_owned()));
+    let target = root.join(std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned()));
     let builds = ["debug", "release"].map(|profile| target.join(profile).join(name));
     let found = builds.into_iter().find(|build| build.exists());
     found
