@@ -1,9 +1,11 @@
 //! Servers with native tasks, of either dialect, behind a client that knows no tasks.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::client::{CONFORMANCE, Client, Home, LEGACY_TASKS, text};
-use crate::remote::Server;
+use crate::remote::{Server, json_answer, scripted, wrap};
 
 const EXTENSION: &[&str] = &[CONFORMANCE, "--tasks", "extension"];
 
@@ -125,4 +127,47 @@ fn a_task_of_a_server_elsewhere_is_found_again_after_a_crash_of_ours() {
         let result = second.call("poll_result", json!({"handle": handle, "wait_ms": 15_000}));
         assert_eq!(text(&result), done, "{result}");
     }
+}
+
+#[test]
+fn a_subscription_to_a_task_that_breaks_off_is_made_again() {
+    let subscribed = AtomicU32::new(0);
+    let (url, _) = scripted(move |asked, _| {
+        let task = json!({"taskId": "t", "createdAt": "2026-07-28T00:00:00Z", "ttlMs": null,
+            "lastUpdatedAt": "2026-07-28T00:00:00Z", "pollIntervalMs": 20, "status": "working"});
+        let with = |more: Value| {
+            let mut fields = task.as_object().expect("it is an object").clone();
+            fields.extend(more.as_object().expect("it is an object").clone());
+            json_answer(asked, fields.into())
+        };
+        match asked.body["method"].as_str() {
+            Some("server/discover") => json_answer(
+                asked,
+                json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "serverInfo": {"name": "s", "version": "1"},
+                    "capabilities": {"tools": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}, "ttlMs": 0, "cacheScope": "private"}),
+            ),
+            Some("tools/call") => with(json!({"resultType": "task"})),
+            Some("tasks/get") if subscribed.load(Ordering::SeqCst) < 2 => {
+                with(json!({"resultType": "complete"}))
+            }
+            Some("tasks/get") => with(json!({"resultType": "complete", "status": "completed",
+                "result": {"resultType": "complete", "content": [{"type": "text", "text": "done"}]}})),
+            Some("subscriptions/listen") => {
+                subscribed.fetch_add(1, Ordering::SeqCst);
+                let told = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {
+                    "notifications": {"taskIds": ["t"]}, "_meta": {"io.modelcontextprotocol/subscriptionId": asked.body["id"]}}});
+                (200, "content-type: text/event-stream\r\n".to_owned(), format!("data: {told}\n\n"))
+            }
+            _ => json_answer(
+                asked,
+                json!({"resultType": "complete", "tools": [{"name": "x", "inputSchema": {"type": "object"}}], "ttlMs": 0,
+                    "cacheScope": "private"}),
+            ),
+        }
+    });
+    let client = wrap(&url, &["--mode", "handle"]);
+    client.initialize();
+    let handle = client.call("x", json!({}))["structuredContent"]["handle"].clone();
+    let result = client.call("poll_result", json!({"handle": handle, "wait_ms": 15_000}));
+    assert_eq!(text(&result), "done", "{result}");
 }

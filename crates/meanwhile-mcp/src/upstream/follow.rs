@@ -83,7 +83,7 @@ impl Follower {
     pub(crate) async fn run(mut self) -> Attempt {
         let mut failures = 0;
         let mut result = self.ask_result().await;
-        let mut listening = None;
+        let mut listening: Option<Listening> = None;
         let mut look = self.look(Duration::ZERO);
         loop {
             let seen = tokio::select! {
@@ -99,6 +99,10 @@ impl Follower {
                         self.open.remove(&key);
                     }
                     look = self.look(Duration::ZERO);
+                    continue;
+                }
+                () = lost(listening.as_mut()) => {
+                    listening = None;
                     continue;
                 }
                 () = self.context.cancelled() => return self.stop(result).await,
@@ -122,6 +126,7 @@ impl Follower {
                         return Attempt::Lost(reason);
                     }
                     result = self.ask_result().await;
+                    listening = None;
                     Duration::from_millis(100).saturating_mul(1 << failures.min(9)).min(PAUSE_MAX)
                 }
             };
@@ -315,6 +320,19 @@ impl Drop for Listening {
             tokio::spawn(async move { waiting.end("the task has ended").await });
         }
     }
+}
+
+/// Resolves when the subscription breaks off. One that the server refuses, or has ended, is not tried again.
+async fn lost(listening: Option<&mut Listening>) {
+    if let Some(Listening(subscription)) = listening {
+        if let Some(waiting) = subscription
+            && let Reply::Lost(_) = waiting.next_reply().await
+        {
+            return;
+        }
+        *subscription = None;
+    }
+    std::future::pending().await
 }
 
 async fn answer_of(waiting: Option<&mut Waiting>) -> Reply {
