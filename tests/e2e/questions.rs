@@ -1,8 +1,9 @@
 //! What a server asks in the middle of a call: passed to the client that waits and can answer, else put to the call's job.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{Client, FIXTURE, Hello, text};
+use crate::faces::Gate;
 
 #[test]
 fn a_client_that_cannot_be_asked_gets_the_question_with_a_handle_and_its_agent_answers() {
@@ -77,4 +78,34 @@ fn another_process_may_answer() {
     let answered = other.call("answer_job", json!({"handle": handle, "answers": {"q1": {"colour": "gold"}}}));
     assert!(answered["isError"] == false, "{answered}");
     assert!(text(&client.call("poll_result", json!({"handle": handle}))).contains("gold"));
+}
+
+#[test]
+fn a_question_that_was_put_to_the_wrong_call_finds_the_one_that_asked() {
+    let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
+    client.initialize();
+    let [ask, end] = ["ask", "end"].map(|name| Gate::new(client.home(), name));
+    let start = |tool: &str, arguments| client.call(tool, arguments)["structuredContent"]["handle"].clone();
+    let asking = start("ask_elicitation", json!({"after": ask.arguments()["path"]}));
+    let other = start("gate", end.arguments());
+    let asks = |handle: &Value| {
+        let job = client.request("tasks/get", json!({"taskId": handle})).expect("a job");
+        (job["status"] == "input_required").then_some(())
+    };
+    // Both are at work before one of them asks: over stdio a question does not say whose it is.
+    for handle in [&asking, &other] {
+        client.poll("the work", || {
+            let polled = client.call("poll_result", json!({"handle": handle, "wait_ms": 0}));
+            text(&polled).contains("waiting").then_some(())
+        });
+    }
+    ask.open();
+    client.poll("a question of the call that was made last", || asks(&other));
+    end.open();
+    client.poll("the question of the call that is left", || asks(&asking));
+    let result = client.call("poll_result", json!({"handle": other}));
+    assert!(text(&result).contains("opened"), "{result}");
+    client.call("answer_job", json!({"handle": asking, "answers": {"q1": {"colour": "red"}}}));
+    let result = client.call("poll_result", json!({"handle": asking}));
+    assert!(text(&result).contains("red"), "{result}");
 }

@@ -134,6 +134,12 @@ impl RunContext {
         self.0.spoke.notify_one();
     }
 
+    /// Whether the attempt is over, and was not told to stop: its call has its answer.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.said().is_over && !self.0.stop.is_raised()
+    }
+
     /// Whether the call has become a job. One that is waited for may still become one.
     #[must_use]
     pub fn is_job(&self) -> bool {

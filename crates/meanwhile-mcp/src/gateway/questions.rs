@@ -2,6 +2,7 @@
 //! waits for whoever answers first. A client of the modern era is asked in rounds (`rounds`, `held`).
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -91,6 +92,9 @@ impl Question {
     }
 }
 
+/// A server has taken its question back.
+struct Withdrawn;
+
 /// A question of ours that nobody waits for any more is taken back.
 struct TakenBack<'a> {
     questions: &'a Questions,
@@ -111,20 +115,27 @@ impl Drop for TakenBack<'_> {
 impl Gateway {
     /// A server asks. Returns at once: what it takes to answer goes on beside.
     pub(super) async fn asked(&self, question: Question) {
+        let calls = question.from.contexts_of(question.about);
+        self.asked_by_one_of(question, calls).await;
+    }
+
+    /// A server asks for the first of these calls, or for one of the others: a call that ends while its question is open did
+    /// not ask it.
+    async fn asked_by_one_of(&self, question: Question, mut calls: Vec<RunContext>) {
+        calls.retain(|call| !call.has_ended());
         let client = self.legacy_client();
-        let context = question.from.context_of(question.about);
-        let is_job = context.as_ref().is_some_and(RunContext::is_job);
+        let is_job = calls.first().is_some_and(RunContext::is_job);
         let can_answer = client.as_ref().is_some_and(|client| client.capabilities.answers(&question.method));
         let for_job = match question.method.as_str() {
             "elicitation/create" => !can_answer || is_job,
             "sampling/createMessage" | "roots/list" => client.is_none() || is_job,
             _ => false,
         };
-        match (context, self.me.upgrade()) {
-            (Some(context), Some(gateway)) if for_job => {
-                tokio::spawn(gateway.put(question, context, can_answer));
+        match self.me.upgrade() {
+            Some(gateway) if for_job && !calls.is_empty() => {
+                tokio::spawn(gateway.put(question, calls, can_answer));
             }
-            (None, Some(gateway)) if question.about.is_some() || !self.speaks_legacy() => {
+            Some(gateway) if calls.is_empty() && (question.about.is_some() || !self.speaks_legacy()) => {
                 match gateway.held.ask(&question) {
                     Some(answer) => drop(tokio::spawn(gateway.put_in_a_round(question, answer))),
                     None => self.pass_or_decline(question).await,
@@ -163,36 +174,49 @@ impl Gateway {
         self.way_of(about).tell(line).await;
     }
 
-    /// Puts a question to the job of its call, which thereby becomes one, and to the client as well if it can answer.
-    async fn put(self: Arc<Self>, question: Question, context: RunContext, can_answer: bool) {
-        let asked = question.to_json();
-        let Question { from, id, method, params, .. } = question;
-        let (key, withdrawn) = self.questions.put(&from, &id);
-        let elsewhere = async {
-            // A client that has tasks of its own dialect is asked on the stream of `tasks/result`.
-            if !can_answer || self.uses_tasks() {
-                return std::future::pending().await;
-            }
-            self.waits_for_input(context.handle()).await;
+    /// Puts a question to the job of its call, the first of these, which thereby becomes one, and to the client as well if it
+    /// can answer.
+    fn put(
+        self: Arc<Self>,
+        question: Question,
+        mut calls: Vec<RunContext>,
+        can_answer: bool,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let call = calls.remove(0);
+            let (key, withdrawn) = self.questions.put(&question.from, &question.id);
+            let answer = tokio::select! {
+                answers = call.ask(vec![question.to_json()]) => {
+                    Ok(answers.and_then(|answers| answers.into_iter().next()).map(Answer::Result))
+                }
+                answer = self.asked_beside(&call, &question, can_answer) => Ok(Some(answer)),
+                () = withdrawn.raised() => Err(Withdrawn),
+            };
+            lock(&self.questions.put).remove(&key);
+            let answer = match answer {
+                Ok(Some(answer)) => answer,
+                Ok(None) if call.has_ended() && !calls.is_empty() => {
+                    return self.asked_by_one_of(question, calls).await;
+                }
+                Ok(None) => declined(&question.method),
+                Err(Withdrawn) => return,
+            };
+            question.from.answer(question.id, answer, Fields::default()).await;
+        })
+    }
+
+    /// What the client answers to a question that is put to a job.
+    async fn asked_beside(&self, call: &RunContext, question: &Question, can_answer: bool) -> Answer {
+        // A client that has tasks of its own dialect is asked on the stream of `tasks/result`.
+        if can_answer && !self.uses_tasks() {
+            self.waits_for_input(call.handle()).await;
             let way = ReplyTo::client(&self.down);
-            let params = params.clone().unwrap_or_else(|| to_json(&json!({})));
-            match self.ask_client(&way, &method, params).await {
-                Some(answer) => answer,
-                None => std::future::pending().await,
+            let params = question.params.clone().unwrap_or_else(|| to_json(&json!({})));
+            if let Some(answer) = self.ask_client(&way, &question.method, params).await {
+                return answer;
             }
-        };
-        let answer = tokio::select! {
-            answers = context.ask(vec![asked]) => match answers.and_then(|answers| answers.into_iter().next()) {
-                Some(answer) => Some(Answer::Result(answer)),
-                None => Some(declined(&method)),
-            },
-            answer = elsewhere => Some(answer),
-            () = withdrawn.raised() => None,
-        };
-        lock(&self.questions.put).remove(&key);
-        if let Some(answer) = answer {
-            from.answer(id, answer, Fields::default()).await;
         }
+        std::future::pending().await
     }
 
     /// Resolves when the job asks.

@@ -171,11 +171,11 @@ impl Connection {
         self.request_about(party, "tools/call", Some(params.to_json()), context).await
     }
 
-    /// The call that a message of the server is about (`about` as [`super::Inbox::receive`] had it): if that does not say, the call
-    /// that was sent last of those that wait.
+    /// The call that a message of the server is about (`about` as [`super::Inbox::receive`] had it): if that does not say, all that
+    /// wait, the last one sent first.
     #[must_use]
-    pub fn context_of(&self, about: Option<u64>) -> Option<RunContext> {
-        self.waiters().context(about)
+    pub fn contexts_of(&self, about: Option<u64>) -> Vec<RunContext> {
+        self.waiters().contexts(about)
     }
 
     /// Sends a request for the sake of a call, to which what comes along with the answer belongs.

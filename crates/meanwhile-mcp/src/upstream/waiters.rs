@@ -230,16 +230,21 @@ impl Waiters {
         }
     }
 
-    /// The call that a message of the server is about; if it does not say, the one that was sent last.
-    pub(super) fn context(&self, about: Option<u64>) -> Option<RunContext> {
+    /// The call that a message of the server is about; if it does not say, all that it may be about, the last one sent first.
+    pub(super) fn contexts(&self, about: Option<u64>) -> Vec<RunContext> {
         if let Some(id) = about {
-            return self.open(id)?.context.clone();
+            return self.open(id).and_then(|open| open.context.clone()).into_iter().collect();
         }
-        let calls = self.known.iter().filter_map(|(id, waiter)| match waiter {
-            Waiter::Open(open) => Some((id, open.context.as_ref()?)),
-            Waiter::Cancelled(_) => None,
-        });
-        calls.max_by_key(|(id, _)| **id).map(|(_, context)| context.clone())
+        let mut calls: Vec<_> = self
+            .known
+            .iter()
+            .filter_map(|(id, waiter)| match waiter {
+                Waiter::Open(open) => Some((*id, open.context.clone()?)),
+                Waiter::Cancelled(_) => None,
+            })
+            .collect();
+        calls.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
+        calls.into_iter().map(|(_, context)| context).collect()
     }
 
     /// The call that was sent last; if there is none, the last other request that somebody waits for.
