@@ -75,7 +75,7 @@ fn change(tx: &mut Tx<'_>, found: Stored, op: &Op) -> Answer<Job> {
 /// Adds to what is known of a tool's calls. Nobody waits for that, so nobody is told.
 pub(crate) fn learn(tx: &mut Tx<'_>, server: &str, tool: &str, durations: &Durations) -> Answer<()> {
     teach(tx, server, tool, |known| known.merge(durations))?;
-    quiet(tx).map(Ok)
+    tx.mark_quiet().map(Ok)
 }
 
 fn teach(tx: &Tx<'_>, server: &str, tool: &str, add: impl FnOnce(&mut Durations)) -> Result<()> {
@@ -93,14 +93,7 @@ const RENEW: &str = "UPDATE job SET lease_until = ?1 WHERE id IN \
 pub(crate) fn renew(tx: &mut Tx<'_>, peer: &str, lease: Duration) -> Answer<()> {
     let lease = Lease::new(peer.to_owned(), lease, tx.now);
     tx.sql.prepare_cached(RENEW)?.execute(params![lease.until.0, lease.peer])?;
-    quiet(tx).map(Ok)
-}
-
-/// Says to the other processes that this commit concerns nobody.
-pub(crate) fn quiet(tx: &mut Tx<'_>) -> Result<()> {
-    let number = tx.next_change()?;
-    let text = "INSERT OR REPLACE INTO meta (name, value) VALUES ('quiet', ?)";
-    tx.sql.prepare_cached(text)?.execute([number.to_string()]).map(drop)
+    tx.mark_quiet().map(Ok)
 }
 
 /// Ends the life of results whose time is over, forgets old tombstones, and returns the artifacts that no job refers to

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use meanwhile_core::event::Event;
 use meanwhile_core::job::Input;
 use meanwhile_core::store::{AHEAD_MAX, LIST_MAX, Query};
-use meanwhile_core::{Durations, Handle, Job, Json, Status, Timestamp};
+use meanwhile_core::{Durations, Handle, Job, Json, Moment, Status, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, params, params_from_iter};
 
@@ -40,6 +40,13 @@ const CHANGED: &str = "SELECT handle FROM job WHERE changed > ? ORDER BY changed
 pub(crate) fn quiet(sql: &Connection) -> Result<Option<String>> {
     let mut quiet = sql.prepare_cached("SELECT value FROM meta WHERE name = 'quiet'")?;
     quiet.query_row([], |row| row.get(0)).optional()
+}
+
+/// Another mark of this name than all before; by the clock, as the numbers of changes.
+pub(crate) fn next_mark(sql: &Connection, name: &str, now: Moment) -> Result<String> {
+    let text = "INSERT INTO meta (name, value) VALUES (?1, CAST(?2 AS TEXT)) ON CONFLICT (name) \
+                DO UPDATE SET value = CAST(max(?2, CAST(value AS INTEGER) + 1) AS TEXT) RETURNING value";
+    sql.prepare_cached(text)?.query_row(params![name, now.wall.0], |row| row.get(0))
 }
 
 /// Whether a job refers to an artifact.

@@ -4,7 +4,6 @@ use meanwhile_core::store::{KeptSession, SESSION_LIFE, SESSIONS_MAX};
 use meanwhile_core::{StoreError, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use crate::commands::quiet;
 use crate::queries::most;
 use crate::rows;
 use crate::writer::Tx;
@@ -28,18 +27,14 @@ pub(crate) fn keep(tx: &mut Tx<'_>, session: &KeptSession) -> Result<std::result
     tx.sql.prepare_cached(KEEP)?.execute(params![key, owner, place, now.0, opening.get()])?;
     tx.sql.prepare_cached(OLD)?.execute(params![now.before(SESSION_LIFE).0, most(FORGOTTEN)])?;
     tx.sql.prepare_cached(TOO_MANY)?.execute(params![owner, most(SESSIONS_MAX)])?;
-    quiet(tx).map(Ok)
+    tx.mark_quiet().map(Ok)
 }
 
 /// Ends a session, if it is kept.
 pub(crate) fn end(tx: &mut Tx<'_>, key: &str) -> Result<std::result::Result<(), StoreError>> {
     let text = "UPDATE session SET ended_at = ?, opening = '' WHERE key = ? AND ended_at IS NULL";
     if tx.sql.prepare_cached(text)?.execute(params![tx.now.wall.0, key])? > 0 {
-        tx.news.has_ended = true;
-        let text = "INSERT OR REPLACE INTO meta (name, value) VALUES ('ended', ?)";
-        let number = tx.next_change()?;
-        tx.sql.prepare_cached(text)?.execute([number.to_string()])?;
-        quiet(tx)?;
+        tx.mark_end()?;
     }
     Ok(Ok(()))
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::Shared;
 use crate::fault::Fault;
 use crate::log::Log;
-use crate::queries::{changed_after, last_change, quiet};
+use crate::queries::{changed_after, last_change, next_mark, quiet};
 use crate::schema::{is_busy, open_writer};
 use crate::sessions::last_end;
 use crate::watch::Watch;
@@ -38,21 +38,41 @@ pub(crate) struct Tx<'a> {
     pub(crate) now: Moment,
     /// Told after the commit.
     pub(crate) news: News,
-    /// The number of the last change, once it was asked for.
-    last_change: Option<i64>,
+    marks: Marks,
+}
+
+/// What a transaction leaves for other connections to see that it was there, as far as it does.
+#[derive(Default)]
+struct Marks {
+    change: Option<i64>,
+    quiet: Option<String>,
+    end: Option<String>,
 }
 
 impl Tx<'_> {
     /// A number greater than that of every change before. It goes by the clock, so that it does so also where the last job that
     /// had one is forgotten.
     pub(crate) fn next_change(&mut self) -> rusqlite::Result<i64> {
-        let last = match self.last_change {
+        let last = match self.marks.change {
             Some(last) => last,
             None => last_change(self.sql)?,
         };
         let next = self.now.wall.0.max(last + 1);
-        self.last_change = Some(next);
+        self.marks.change = Some(next);
         Ok(next)
+    }
+
+    /// Says to the other processes that this commit concerns nobody.
+    pub(crate) fn mark_quiet(&mut self) -> rusqlite::Result<()> {
+        self.marks.quiet = Some(next_mark(self.sql, "quiet", self.now)?);
+        Ok(())
+    }
+
+    /// Says to the other processes that a session has been ended.
+    pub(crate) fn mark_end(&mut self) -> rusqlite::Result<()> {
+        self.news.has_ended = true;
+        self.marks.end = Some(next_mark(self.sql, "ended", self.now)?);
+        self.mark_quiet()
     }
 }
 
@@ -346,11 +366,9 @@ impl File {
     /// taken for ours, and none of ours for theirs.
     fn alone(&mut self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<News> {
         self.news = self.changed_by_others()?;
-        let (news, last_change) = self.steps(writes, shared)?;
+        let (news, marks) = self.steps(writes, shared)?;
         self.execute("COMMIT")?;
-        if let Some(last) = last_change {
-            self.seen.change = last;
-        }
+        self.seen.add(marks);
         Ok(news)
     }
 
@@ -358,14 +376,14 @@ impl File {
         std::mem::take(&mut self.news)
     }
 
-    fn steps(&self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<(News, Option<i64>)> {
+    fn steps(&self, writes: &mut [Box<dyn Write>], shared: &Shared) -> rusqlite::Result<(News, Marks)> {
         let now = shared.clock.moment();
-        let mut tx = Tx { sql: &self.sql, now, news: News::default(), last_change: None };
+        let mut tx = Tx { sql: &self.sql, now, news: News::default(), marks: Marks::default() };
         for write in writes {
             tx.now = shared.clock.moment();
             write.run(&mut tx)?;
         }
-        Ok((tx.news, tx.last_change))
+        Ok((tx.news, tx.marks))
     }
 
     /// A lazy transaction is not flushed to the disk by itself, but with the next one that is.
@@ -390,8 +408,9 @@ impl File {
             return Ok(News::default());
         }
         let now = Seen::at(version, &self.sql)?;
+        let jobs = changed_after(&self.sql, self.seen.change, NEWS_MAX)?;
+        // Nothing counts as seen before all of it could be read.
         let before = std::mem::replace(&mut self.seen, now);
-        let jobs = changed_after(&self.sql, before.change, NEWS_MAX)?;
         let is_known = match jobs.len() {
             NEWS_MAX => false,
             0 => before.quiet != self.seen.quiet,
@@ -426,6 +445,13 @@ impl Seen {
 
     fn at(version: i64, sql: &Connection) -> rusqlite::Result<Seen> {
         Ok(Seen { version, change: last_change(sql)?, quiet: quiet(sql)?, end: last_end(sql)? })
+    }
+
+    /// What we have committed ourselves is not news, and must not hide what is.
+    fn add(&mut self, ours: Marks) {
+        self.change = ours.change.unwrap_or(self.change);
+        self.quiet = ours.quiet.or(self.quiet.take());
+        self.end = ours.end.or(self.end.take());
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what these functions expect is what is tested")]
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use meanwhile_core::job::Progress;
 use meanwhile_core::store::{Created, KeptSession, NewJob, Query};
 use meanwhile_core::testing::suite::{json, new_job};
 use meanwhile_core::{
-    Attempt, Called, Durations, Engine, Executor, Handle, Json, Op, Outcome, RunContext, Status, Store,
-    SystemClock,
+    Attempt, Called, Clock, Durations, Engine, Executor, Handle, Json, Op, Outcome, RunContext, Status,
+    Store, SystemClock, Timestamp,
 };
 use meanwhile_sqlite::SqliteStore;
 
@@ -148,6 +149,43 @@ async fn a_person_with_a_shell_is_another_process() {
     sql.execute("UPDATE job SET message = 'hello'", []).unwrap();
     tokio::time::timeout(PATIENCE, changes.changed()).await.expect("woken");
     assert_eq!(here.job(handle).await.unwrap().unwrap().message.as_deref(), Some("hello"));
+}
+
+#[tokio::test]
+async fn a_person_with_a_shell_is_heard_also_after_our_own_renewals() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let here = store(&path);
+    let handle = create(&here).await;
+    let mut changes = here.changes().of(handle);
+    here.renew(&"one".to_owned(), PATIENCE).await.unwrap();
+    let sql = rusqlite::Connection::open(&path).unwrap();
+    sql.execute("UPDATE job SET message = 'hello'", []).unwrap();
+    tokio::time::timeout(PATIENCE, changes.changed()).await.expect("woken");
+}
+
+/// A clock that can be set.
+struct SetBack(AtomicI64);
+
+impl Clock for SetBack {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 - self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn a_change_after_our_own_renewal_is_noticed_also_when_the_clock_was_set_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let clock = Arc::new(SetBack(0.into()));
+    let [here, there] = [(); 2].map(|()| SqliteStore::new(path.clone(), clock.clone()));
+    let handle = create(&here).await;
+    there.open().await.unwrap();
+    clock.0.store(3_600_000_000, Ordering::Relaxed);
+    let mut changes = here.changes().of(handle);
+    here.renew(&"one".to_owned(), PATIENCE).await.unwrap();
+    there.apply(handle, Op::Cancel { by: Actor::User }).await.unwrap();
+    tokio::time::timeout(PATIENCE, changes.changed()).await.expect("woken");
 }
 
 #[test]
