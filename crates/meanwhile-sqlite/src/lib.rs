@@ -37,11 +37,12 @@ use meanwhile_core::event::Event;
 use meanwhile_core::job::{Input, Peer};
 use meanwhile_core::store::{Created, KeptSession, NewJob, Query};
 use meanwhile_core::{Clock, Durations, Handle, Job, Json, Op, Store, StoreError, Timestamp};
+use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 
 use fault::gone;
 use reader::Lane;
-use writer::{Call, Command, Tx, Write};
+use writer::{Call, Command, Committed, Told, Tx};
 
 /// How many writes may wait before callers wait for room.
 const WAITING_MAX: usize = 1024;
@@ -151,7 +152,8 @@ impl SqliteStore {
         W: FnMut(&mut Tx<'_>) -> rusqlite::Result<Result<T, StoreError>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.tell(Command::Write(Box::new(Call { is_lazy, work, found: None, reply }))).await?;
+        let runtime = here().map(|here| here.id());
+        self.tell(Command::Write(Box::new(Call { is_lazy, work, found: None, runtime, reply }))).await?;
         answer.await.map_err(|_| gone(self.path()))?
     }
 
@@ -167,22 +169,30 @@ impl SqliteStore {
     }
 }
 
+/// The runtime of whoever asks, if it has one.
+fn here() -> Option<runtime::Handle> {
+    runtime::Handle::try_current().ok()
+}
+
 fn start_writer(shared: Arc<Shared>) -> mpsc::Sender<Command> {
     let (sender, inbox) = mpsc::channel(WAITING_MAX);
     let own = sender.downgrade();
-    let (told, committed) = mpsc::unbounded_channel();
-    tokio::spawn(answer(committed));
-    let run = move || writer::run(shared, inbox, own, told);
+    let (committed, answered) = mpsc::unbounded_channel();
+    let runtime = here().map(|here| {
+        here.spawn(answer(answered));
+        here.id()
+    });
+    let run = move || writer::run(shared, inbox, own, Told { runtime, committed });
     if let Err(error) = std::thread::Builder::new().name("meanwhile-write".to_owned()).spawn(run) {
         tracing::error!(%error, "the job store's writer did not start");
     }
     sender
 }
 
-/// Answers writes that were committed together. Should its runtime end, the writer does so itself.
-async fn answer(mut committed: mpsc::UnboundedReceiver<Vec<Box<dyn Write>>>) {
-    while let Some(writes) = committed.recv().await {
-        writes.into_iter().for_each(|write| write.answer(None));
+/// Answers writes that were committed together. Should its runtime end, what is left is answered as it is dropped.
+async fn answer(mut committed: mpsc::UnboundedReceiver<Committed>) {
+    while let Some(together) = committed.recv().await {
+        drop(together);
     }
 }
 

@@ -60,7 +60,8 @@ async fn hold(store: &SqliteStore) -> mpsc::Sender<()> {
         let _ = released.recv();
         Ok(Ok(()))
     };
-    store.tell(Command::Write(Box::new(Call { is_lazy: false, work, found: None, reply }))).await.unwrap();
+    let call = Call { is_lazy: false, work, found: None, runtime: None, reply };
+    store.tell(Command::Write(Box::new(call))).await.unwrap();
     begun.await.unwrap();
     release
 }
@@ -170,4 +171,48 @@ async fn a_damaged_file_is_named_with_what_to_do() {
     assert!(error.to_string().contains("not a job store: move it away"), "{error}");
     std::fs::remove_file(store.path()).unwrap();
     create(&store).await.unwrap();
+}
+
+#[test]
+fn who_asks_on_another_runtime_is_answered_while_the_first_one_stands_still() {
+    let first = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let Opened { store, _folder } = open();
+    first.block_on(store.open()).unwrap();
+    let second = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    second.block_on(async {
+        let release = hold(&store).await;
+        let creates = async { tokio::join!(create(&store), create(&store)) };
+        let both = async { tokio::join!(creates, async { drop(release) }) };
+        let ((one, other), ()) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("answered");
+        assert!(one.is_ok() && other.is_ok());
+    });
+}
+
+#[test]
+fn what_a_runtime_that_ends_was_to_answer_is_answered() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let first = runtime();
+    let Opened { store, _folder } = open();
+    first.block_on(store.open()).unwrap();
+    let at = Some(first.handle().id());
+    let answers = runtime().block_on(async {
+        let release = hold(&store).await;
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let call =
+                Call { is_lazy: true, work: |_: &mut Tx<'_>| Ok(Ok(())), found: None, runtime: at, reply };
+            store.tell(Command::Write(Box::new(call))).await.unwrap();
+            answers.push(answer);
+        }
+        drop(release);
+        // Behind them, and once more behind what came with them.
+        create(&store).await.unwrap();
+        store.open().await.unwrap();
+        answers
+    });
+    drop(first);
+    for answer in answers {
+        answer.blocking_recv().expect("answered").unwrap();
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use meanwhile_core::{Handle, Moment, StoreError};
 use rusqlite::{Connection, ErrorCode};
+use tokio::runtime::Id;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Shared;
@@ -86,6 +87,23 @@ pub(crate) trait Write: Send {
     fn run(&mut self, tx: &mut Tx<'_>) -> rusqlite::Result<()>;
     /// Tells the caller: what `run` found, or `error`.
     fn answer(self: Box<Self>, error: Option<StoreError>);
+    /// Where its caller waits.
+    fn runtime(&self) -> Option<Id>;
+}
+
+/// Writes that are committed and not answered: they are as this goes, wherever that is.
+pub(crate) struct Committed(Vec<Box<dyn Write>>);
+
+impl Drop for Committed {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|write| write.answer(None));
+    }
+}
+
+/// The way to a task that answers those who wait on its own runtime. Another one may stand still while they wait.
+pub(crate) struct Told {
+    pub(crate) runtime: Option<Id>,
+    pub(crate) committed: mpsc::UnboundedSender<Committed>,
 }
 
 /// A write whose answer is a `T`.
@@ -93,6 +111,7 @@ pub(crate) struct Call<T, W> {
     pub(crate) is_lazy: bool,
     pub(crate) work: W,
     pub(crate) found: Option<Result<T, StoreError>>,
+    pub(crate) runtime: Option<Id>,
     pub(crate) reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
@@ -120,6 +139,10 @@ where
             let _ = self.reply.send(found);
         }
     }
+
+    fn runtime(&self) -> Option<Id> {
+        self.runtime
+    }
 }
 
 /// Serves commands until nobody is left who could send one.
@@ -127,7 +150,7 @@ pub(crate) fn run(
     shared: Arc<Shared>,
     mut inbox: mpsc::Receiver<Command>,
     own: mpsc::WeakSender<Command>,
-    told: mpsc::UnboundedSender<Vec<Box<dyn Write>>>,
+    told: Told,
 ) {
     let mut writer = Writer { file: None, shared, own, told };
     while let Some(first) = inbox.blocking_recv() {
@@ -165,8 +188,7 @@ struct Writer {
     file: Option<File>,
     shared: Arc<Shared>,
     own: mpsc::WeakSender<Command>,
-    /// Takes writes that are committed and not answered.
-    told: mpsc::UnboundedSender<Vec<Box<dyn Write>>>,
+    told: Told,
 }
 
 impl Writer {
@@ -217,13 +239,17 @@ impl Writer {
     }
 
     /// Those who asked together are woken together: each waking of another thread costs more than the answer.
-    fn answer(&self, writes: Vec<Box<dyn Write>>) {
-        let left = if writes.len() > 1 {
-            self.told.send(writes).err().map(|refused| refused.0)
+    fn answer(&self, mut writes: Vec<Box<dyn Write>>) {
+        let there = self.told.runtime;
+        let others: Vec<_> =
+            writes.extract_if(.., |write| there.is_none() || write.runtime() != there).collect();
+        drop(Committed(others));
+        if writes.len() > 1 {
+            // Refused, because that runtime has ended, they are answered here.
+            drop(self.told.committed.send(Committed(writes)));
         } else {
-            Some(writes)
-        };
-        left.into_iter().flatten().for_each(|write| write.answer(None));
+            drop(Committed(writes));
+        }
     }
 
     fn commit(&mut self, writes: &mut [Box<dyn Write>]) -> Result<(), Fault> {
