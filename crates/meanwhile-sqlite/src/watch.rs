@@ -8,7 +8,7 @@
 //!
 //! A sign that comes while this process itself writes is taken for its own: nobody else can write then, and the writer looks
 //! itself after each of its commits. Should it have been another's all the same, who was faster than the end of ours was
-//! told, it is looked at within a second.
+//! told, it is looked at a second later: not sooner, for that commit may still have to be flushed.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -116,7 +116,7 @@ fn is_sign(event: &Event, log: &OsStr) -> bool {
 
 fn follow(rings: &Receiver<()>, signs: &Signs, mut schedule: Schedule, look: impl Fn() -> bool) {
     loop {
-        let ring = match schedule.due {
+        let ring = match schedule.next() {
             Some(due) => rings.recv_timeout(due.saturating_duration_since(Instant::now())),
             None => rings.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
@@ -126,20 +126,23 @@ fn follow(rings: &Receiver<()>, signs: &Signs, mut schedule: Schedule, look: imp
                 if signs.rang.swap(false, Ordering::AcqRel) {
                     schedule.rang(now);
                 }
-                if signs.is_in_doubt.load(Ordering::Acquire) {
+                // Otherwise it stays there until that look: one wakes this thread, and many do not.
+                if schedule.doubt.is_none() && signs.is_in_doubt.swap(false, Ordering::AcqRel) {
                     schedule.doubts(now);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        if schedule.due.is_some_and(|due| due <= now) {
-            // Before the look: what is taken for our own from here on is another doubt.
-            signs.is_in_doubt.store(false, Ordering::Release);
+        if schedule.next().is_some_and(|due| due <= now) {
             if !look() {
                 return;
             }
             schedule.looked(now);
+            // What was taken for our own since the last doubt may be too young to be seen by this look.
+            if schedule.doubt.is_none() && signs.is_in_doubt.swap(false, Ordering::AcqRel) {
+                schedule.doubts(now);
+            }
         }
     }
 }
@@ -148,6 +151,8 @@ fn follow(rings: &Receiver<()>, signs: &Signs, mut schedule: Schedule, look: imp
 #[derive(Debug)]
 struct Schedule {
     due: Option<Instant>,
+    /// When to look for what was taken for our own.
+    doubt: Option<Instant>,
     step: Duration,
     looked: Option<Instant>,
     blind: Option<Duration>,
@@ -155,7 +160,11 @@ struct Schedule {
 
 impl Schedule {
     fn new(blind: Option<Duration>, now: Instant) -> Schedule {
-        Schedule { due: blind.map(|pause| now + pause), step: LAST * 2, looked: None, blind }
+        Schedule { due: blind.map(|pause| now + pause), doubt: None, step: LAST * 2, looked: None, blind }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.due.into_iter().chain(self.doubt).min()
     }
 
     fn rang(&mut self, now: Instant) {
@@ -166,12 +175,15 @@ impl Schedule {
 
     /// A sign was taken for our own: one look, not soon.
     fn doubts(&mut self, now: Instant) {
-        let late = now + BLIND;
-        self.due = Some(self.due.map_or(late, |due| due.min(late)));
+        self.doubt.get_or_insert(now + BLIND);
     }
 
     fn looked(&mut self, now: Instant) {
         self.looked = Some(now);
+        self.doubt = self.doubt.filter(|doubt| *doubt > now);
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
         if self.step <= LAST {
             self.due = Some(now + self.step);
             self.step *= 2;
@@ -228,9 +240,24 @@ mod tests {
         let mut schedule = Schedule::new(None, start);
         schedule.doubts(start);
         schedule.doubts(start + FIRST);
-        assert_eq!(schedule.due, Some(start + BLIND));
+        assert_eq!(schedule.next(), Some(start + BLIND));
         schedule.looked(start + BLIND);
-        assert_eq!(schedule.due, None);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn a_look_that_comes_too_soon_for_a_doubt_does_not_settle_it() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(None, start);
+        schedule.rang(start);
+        while schedule.step <= LAST {
+            schedule.looked(schedule.next().unwrap());
+        }
+        let last = schedule.next().unwrap();
+        let doubted = last - FIRST;
+        schedule.doubts(doubted);
+        schedule.looked(last);
+        assert_eq!(schedule.next(), Some(doubted + BLIND));
     }
 
     #[test]
