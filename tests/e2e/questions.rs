@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, FIXTURE, Hello, text};
+use crate::client::{Client, FIXTURE, Hello, RAW, text};
 use crate::faces::Gate;
 
 #[test]
@@ -108,4 +108,17 @@ fn a_question_that_was_put_to_the_wrong_call_finds_the_one_that_asked() {
     client.call("answer_job", json!({"handle": asking, "answers": {"q1": {"colour": "red"}}}));
     let result = client.call("poll_result", json!({"handle": asking}));
     assert!(text(&result).contains("red"), "{result}");
+}
+
+#[test]
+fn a_question_that_is_taken_back_in_the_same_breath_is_not_asked() {
+    let client = Client::wrap(&["--mode", "handle"], &[RAW]);
+    client.initialize();
+    let handle = client.call("take_back", json!({}))["structuredContent"]["handle"].clone();
+    client.poll("the question that stays", || {
+        let polled = client.call("poll_result", json!({"handle": handle}));
+        assert!(!text(&polled).contains("Never mind"), "{polled}");
+        text(&polled).contains("Which one?").then_some(())
+    });
+    client.call("control_job", json!({"handle": handle, "action": "cancel"}));
 }

@@ -71,12 +71,18 @@ impl Questions {
         id
     }
 
-    /// A question is put to a job, or into a round: by what it is known, and what is raised when its server takes it back.
+    /// A question is put to a job, or into a round: by what it is known, and what is raised when its server takes it back,
+    /// which it may do in its next line.
     fn put(&self, from: &Arc<Connection>, id: &Id) -> (PutBy, Arc<Signal>) {
         let key = (Arc::as_ptr(from) as usize, id.clone());
         let withdrawn = Arc::new(Signal::default());
         lock(&self.put).insert(key.clone(), withdrawn.clone());
         (key, withdrawn)
+    }
+
+    /// Nobody is asked it any more. Returns whether its server still wants to know.
+    fn settle(&self, key: &PutBy) -> bool {
+        lock(&self.put).remove(key).is_some()
     }
 }
 
@@ -91,9 +97,6 @@ impl Question {
         asked.to_json()
     }
 }
-
-/// A server has taken its question back.
-struct Withdrawn;
 
 /// A question of ours that nobody waits for any more is taken back.
 struct TakenBack<'a> {
@@ -154,16 +157,21 @@ impl Gateway {
     }
 
     /// Waits for the answer to a question that goes to the client in a round of its request.
-    async fn put_in_a_round(self: Arc<Self>, question: Question, answer: oneshot::Receiver<Json>) {
+    fn put_in_a_round(
+        self: Arc<Self>,
+        question: Question,
+        answer: oneshot::Receiver<Json>,
+    ) -> impl Future<Output = ()> + Send {
         let Question { from, id, method, .. } = question;
         let (key, withdrawn) = self.questions.put(&from, &id);
-        let answer = tokio::select! {
-            answer = answer => Some(answer.map_or_else(|_| declined(&method), Answer::Result)),
-            () = withdrawn.raised() => None,
-        };
-        lock(&self.questions.put).remove(&key);
-        if let Some(answer) = answer {
-            from.answer(id, answer, Fields::default()).await;
+        async move {
+            let answer = tokio::select! {
+                answer = answer => answer.map_or_else(|_| declined(&method), Answer::Result),
+                () = withdrawn.raised() => return,
+            };
+            if self.questions.settle(&key) {
+                from.answer(id, answer, Fields::default()).await;
+            }
         }
     }
 
@@ -182,24 +190,26 @@ impl Gateway {
         mut calls: Vec<RunContext>,
         can_answer: bool,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (key, withdrawn) = self.questions.put(&question.from, &question.id);
         Box::pin(async move {
             let call = calls.remove(0);
-            let (key, withdrawn) = self.questions.put(&question.from, &question.id);
             let answer = tokio::select! {
+                biased;
+                () = withdrawn.raised() => return,
                 answers = call.ask(vec![question.to_json()]) => {
-                    Ok(answers.and_then(|answers| answers.into_iter().next()).map(Answer::Result))
+                    answers.and_then(|answers| answers.into_iter().next()).map(Answer::Result)
                 }
-                answer = self.asked_beside(&call, &question, can_answer) => Ok(Some(answer)),
-                () = withdrawn.raised() => Err(Withdrawn),
+                answer = self.asked_beside(&call, &question, can_answer) => Some(answer),
             };
-            lock(&self.questions.put).remove(&key);
+            if !self.questions.settle(&key) {
+                return;
+            }
             let answer = match answer {
-                Ok(Some(answer)) => answer,
-                Ok(None) if call.has_ended() && !calls.is_empty() => {
+                Some(answer) => answer,
+                None if call.has_ended() && !calls.is_empty() => {
                     return self.asked_by_one_of(question, calls).await;
                 }
-                Ok(None) => declined(&question.method),
-                Err(Withdrawn) => return,
+                None => declined(&question.method),
             };
             question.from.answer(question.id, answer, Fields::default()).await;
         })
