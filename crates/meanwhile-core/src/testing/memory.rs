@@ -108,7 +108,7 @@ impl MemoryStore {
         self.looks.load(Ordering::SeqCst)
     }
 
-    /// From now on every write fails, or no longer.
+    /// From now on every write fails, and the look for ended sessions; or no longer.
     pub fn set_broken(&self, broken: bool) {
         self.broken.store(broken, Ordering::SeqCst);
     }
@@ -384,6 +384,7 @@ impl Store for MemoryStore {
     }
 
     async fn ended_sessions(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
+        self.writable()?;
         let sessions = self.sessions();
         let has_ended = |key: &&String| sessions.get(*key).is_some_and(|kept| kept.has_ended);
         Ok(keys.iter().filter(has_ended).cloned().collect())

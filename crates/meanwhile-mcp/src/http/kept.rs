@@ -4,6 +4,8 @@
 //! What is taken up is who its client is: a conversation of its own begins, and is given the client's own `initialize`. Streams,
 //! requests that are being answered, and questions that are open belong to the process that has them, and stay there.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 use meanwhile_core::store::KeptSession;
@@ -19,6 +21,9 @@ use crate::revision::Revision;
 
 /// A client that introduces itself at greater length, in bytes, has its session in one process.
 const OPENING_MAX: usize = 16 * 1024;
+
+/// After this long a store that failed is asked again which sessions have been ended.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which revision such a client speaks.
 pub(super) fn revision(opening: &Fields) -> Revision {
@@ -81,16 +86,21 @@ impl Shared {
         let mut ends = self.store.changes().of_ends();
         loop {
             ends.changed().await;
-            let ids = self.sessions.ids();
-            let keys: Vec<String> = ids.iter().map(|id| key(id)).collect();
-            match self.store.ended_sessions(&keys).await {
-                Ok(ended) => {
-                    let has_ended = ids.iter().zip(&keys).filter(|(_, key)| ended.contains(key));
-                    has_ended.for_each(|(id, _)| self.sessions.end(id));
-                }
-                Err(error) => tracing::warn!(%error, "which sessions are ended elsewhere is not known"),
+            // Nobody tells of the same end again.
+            while let Err(error) = self.end_what_is_ended().await {
+                tracing::warn!(%error, "which sessions are ended elsewhere is not known yet; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
+    }
+
+    async fn end_what_is_ended(&self) -> Result<(), StoreError> {
+        let ids = self.sessions.ids();
+        let keys: Vec<String> = ids.iter().map(|id| key(id)).collect();
+        let ended = self.store.ended_sessions(&keys).await?;
+        let has_ended = ids.iter().zip(&keys).filter(|(_, key)| ended.contains(key));
+        has_ended.for_each(|(id, _)| self.sessions.end(id));
+        Ok(())
     }
 
     /// Begins the conversation of a session that is taken up here.
@@ -151,4 +161,54 @@ fn failed(error: &StoreError) -> Refusal {
 fn unavailable(why: &str) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, INTERNAL_ERROR, why)
         .header(RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use meanwhile_core::testing::MemoryStore;
+    use meanwhile_core::{Store, SystemClock};
+
+    use super::super::session::tests::Silence;
+    use super::super::streams::UNASKED;
+    use super::super::{Access, Guard, Limits, Server};
+    use super::*;
+
+    fn server(store: Arc<dyn Store>) -> Server {
+        let idle = Duration::from_secs(3600);
+        let limits = Limits {
+            body: 1000,
+            requests: 1,
+            streams: 1,
+            sessions: 1,
+            session_idle: idle,
+            server_idle: idle,
+        };
+        Server::new(HashMap::new(), Guard::default(), Access::default(), limits, store)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_elsewhere_is_heard_of_also_when_the_store_fails_just_then() {
+        let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let shared = server(store.clone()).0;
+        let who = Principal::local("ann");
+        let session = shared.sessions.begin(&Silence, "", &who, Revision::LATEST_LEGACY).unwrap();
+        shared.keep(&session, Fields::default()).await;
+        let hears = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.hear_of_ends().await }
+        });
+        // Until it listens.
+        tokio::task::yield_now().await;
+        let mut reader = session.streams.read(UNASKED, None).unwrap();
+        store.end_session(&key(&session.id)).await.unwrap();
+        store.set_broken(true);
+        tokio::task::yield_now().await;
+        store.set_broken(false);
+        let ended = tokio::time::timeout(Duration::from_secs(60), reader.next()).await;
+        assert!(ended.expect("told").is_none());
+        hears.abort();
+    }
 }

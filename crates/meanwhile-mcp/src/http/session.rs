@@ -111,9 +111,11 @@ impl Session {
         !self.has_visits() && lock(&self.seen).elapsed() >= after
     }
 
-    async fn end(&self) {
-        self.streams.end_all();
-        self.conversation.end().await;
+    fn end_soon(self: Arc<Self>) {
+        tokio::spawn(async move {
+            self.streams.end_all();
+            self.conversation.end().await;
+        });
     }
 }
 
@@ -216,24 +218,21 @@ impl Sessions {
     /// Ends a session here. Its jobs run on, and its server until they have ended.
     pub(super) fn end(&self, id: &str) {
         if let Some(session) = lock(&self.by_id).remove(id) {
-            tokio::spawn(async move { session.end().await });
+            session.end_soon();
         }
     }
 
     /// Ends sessions that have been left alone, for as long as `self` is there.
     pub(super) fn end_the_idle(&self) {
-        let idle: Vec<String> = {
-            let by_id = lock(&self.by_id);
-            by_id
-                .values()
-                .filter(|session| session.has_visits())
-                .for_each(|session| session.conversation.touch());
-            let idle = by_id.values().filter(|session| session.is_idle(self.idle));
-            idle.map(|session| session.id.clone()).collect()
-        };
-        for id in idle {
+        let mut by_id = lock(&self.by_id);
+        by_id
+            .values()
+            .filter(|session| session.has_visits())
+            .for_each(|session| session.conversation.touch());
+        // At one go: whoever finds one of them from now on finds it gone, and not about to go.
+        for (_, session) in by_id.extract_if(|_, session| session.is_idle(self.idle)) {
             tracing::info!("a session that was left alone is ended here");
-            self.end(&id);
+            session.end_soon();
         }
     }
 
@@ -262,7 +261,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use meanwhile_core::Json;
     use meanwhile_core::testing::suite::json;
 
@@ -271,7 +270,7 @@ mod tests {
     use crate::message::{Id, Message};
 
     /// Says nothing.
-    struct Silence;
+    pub(in crate::http) struct Silence;
 
     impl Endpoint for Silence {
         fn converse(&self, _: &Principal, _: Outbound) -> Arc<dyn Conversation> {
