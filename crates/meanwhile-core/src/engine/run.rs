@@ -1,7 +1,9 @@
 //! One attempt while it runs, whoever waits for it: first the caller itself, then, once handed off, the engine.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Sleep;
@@ -99,7 +101,7 @@ impl Run {
                     Word::Wish(Wish::Task) => Step::Task,
                 },
                 stir = self.asks.stir() => return Step::Stir(stir),
-                attempt = &mut self.attempt => self.ended = Some(attempt),
+                attempt = end_of(&mut self.attempt) => self.ended = Some(attempt),
                 () = expired(self.limit.as_mut().map(|(_, limit)| limit)), if self.grace.is_none() => {
                     self.timed_out = true;
                     self.cancel();
@@ -147,6 +149,16 @@ impl Drop for Run {
     fn drop(&mut self) {
         self.context.close();
     }
+}
+
+/// A worker that panics is lost, and its job is not lost with it.
+async fn end_of(attempt: &mut Pin<Box<dyn Future<Output = Attempt> + Send>>) -> Attempt {
+    std::future::poll_fn(|context| {
+        // What panicked is not polled again.
+        let polled = catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Attempt::Lost("its worker panicked".to_owned())))
+    })
+    .await
 }
 
 async fn expired(timer: Option<&mut Pin<Box<Sleep>>>) {

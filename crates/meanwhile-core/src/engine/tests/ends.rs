@@ -1,13 +1,15 @@
 //! How a job ends when things go wrong: its worker dies, the store fails, the answer is large.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::stage::{BUDGET, DAY, ONCE, PEER, SAFE, Stage, a_call, all_is_quiet, soon, started};
-use crate::artifact::ROW_MAX;
-use crate::engine::ATTEMPTS_MAX;
+use super::stage::{BUDGET, DAY, LEASE, ONCE, PEER, SAFE, Stage, a_call, all_is_quiet, soon, started};
+use crate::Json;
+use crate::artifact::{Artifacts, ROW_MAX};
+use crate::engine::{ATTEMPTS_MAX, Engine, Settings, Slots};
 use crate::event::EventKind;
-use crate::executor::Attempt;
-use crate::job::{Failure, FailureKind, Status};
+use crate::executor::{Attempt, Executor, RunContext};
+use crate::job::{Call, Failure, FailureKind, Status};
 use crate::store::Store;
 use crate::testing::suite::json;
 
@@ -150,4 +152,33 @@ async fn an_answer_that_says_something_went_wrong_is_an_answer() {
     assert_eq!(stage.answer(&job).await.as_deref(), Some(r#"{"content":[],"isError":true}"#));
     all_is_quiet().await;
     assert!(stage.engine.is_idle());
+}
+
+/// A worker with a bug.
+struct Panics;
+
+#[async_trait::async_trait]
+impl Executor for Panics {
+    async fn run(self: Arc<Self>, request: Json, context: RunContext) -> Attempt {
+        if request.get() == "1" {
+            panic!("a bug");
+        }
+        context.cancelled().await;
+        Attempt::Stopped("told to stop".to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_worker_panics_has_lost_it() {
+    let stage = Stage::new();
+    let artifacts = Artifacts::new("nowhere");
+    let settings =
+        Settings { peer: PEER.to_owned(), slots: Slots::new(2), lease: LEASE, answer_timeout: None };
+    let engine = Engine::new(stage.store.clone(), artifacts, Arc::new(Panics), settings);
+    let of = |request| Call { request: json(request), ..a_call("me", None) };
+    // Another one, for whose sake this process renews its leases.
+    started(engine.start(of("0"), ONCE).await.unwrap());
+    let job = started(engine.start(of("1"), ONCE).await.unwrap());
+    let job = tokio::time::timeout(DAY, stage.ended(job.handle)).await.expect("it ends");
+    assert_eq!(job.failure.unwrap().kind, FailureKind::Interrupted);
 }
