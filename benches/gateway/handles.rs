@@ -1,12 +1,13 @@
 //! Jobs that start as jobs: their handle is on the disk before it is told, so its cost is counted in flushes.
 
 use crate::client::{Client, Tool};
+use crate::cores::Placement;
 use crate::disk::Disk;
 use crate::figures::{Rounds, Samples, micros, per_second};
 use crate::setup::Bench;
 use crate::table::{Row, Table, Target};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 /// A round takes flushes and starts in turns of a few: what a disk does changes from one moment to the next, and only what was
 /// measured in the same moment can be compared.
 const TURNS: usize = 30;
@@ -42,16 +43,31 @@ struct Starts {
 
 pub(crate) fn measure(bench: &Bench, table: &mut Table) -> anyhow::Result<()> {
     let mut disk = Disk::new(bench.folder())?;
-    let (mut running, mut queued) = (Starts::default(), Starts::default());
     let mut overwrites = Rounds::default();
-    for _ in 0..ROUNDS {
-        running.round(bench, &mut disk, Slots::Free)?;
-        queued.round(bench, &mut disk, Slots::Taken)?;
-        overwrites.add(&disk.overwrite(TURNS * EACH)?);
-    }
-    disk_row(&running, &overwrites, table);
-    for (starts, name) in [(&running, "runs at once"), (&queued, "is queued")] {
-        starts.rows(name, table);
+    let kinds = [(Slots::Free, "runs at once"), (Slots::Taken, "is queued")];
+    for placement in Placement::all() {
+        let mut starts = <[Starts; 2]>::default();
+        placement.run(|| {
+            for _ in 0..ROUNDS {
+                for (starts, (slots, _)) in starts.iter_mut().zip(kinds) {
+                    starts.round(bench, &mut disk, slots)?;
+                    if placement == Placement::Free {
+                        starts.round_in_flight(bench, &mut disk, slots)?;
+                    }
+                }
+                overwrites.add(&disk.overwrite(TURNS * EACH)?);
+            }
+            Ok(())
+        })?;
+        for (starts, (_, name)) in starts.iter_mut().zip(kinds) {
+            starts.rows(&format!("job {name}, {}", placement.name()), table);
+            if placement == Placement::Free {
+                starts.rows_in_flight(name, table);
+            }
+        }
+        if placement == Placement::Free {
+            disk_row(&starts[0], &overwrites, table);
+        }
     }
     Ok(())
 }
@@ -69,7 +85,7 @@ impl Starts {
         self.ratios.add(times.median() / flushes.median());
         self.times.add(&times);
         self.flushes.add(&flushes);
-        self.round_in_flight(bench, disk, slots)
+        Ok(())
     }
 
     fn round_in_flight(&mut self, bench: &Bench, disk: &mut Disk, slots: Slots) -> anyhow::Result<()> {
@@ -87,17 +103,28 @@ impl Starts {
 
     fn rows(&self, name: &str, table: &mut Table) {
         table.add(Row {
-            what: format!("time to handle, job {name}, p50"),
+            what: format!("time to handle, {name}, p50"),
             baseline: micros(self.flushes.p50()),
             measured: micros(self.times.p50()),
             result: format!("{:.2} flushes", self.ratios.median()),
             target: Target::at_most(1.5, self.ratios.median(), "1.5 flushes"),
         });
         table.add(Row {
-            what: format!("time to handle, job {name}, p99"),
+            what: format!("time to handle, {name}, p99"),
             baseline: micros(self.flushes.p99()),
             measured: micros(self.times.p99()),
             result: format!("{:.2} flushes", self.times.p99() / self.flushes.p99()),
+            target: None,
+        });
+    }
+
+    fn rows_in_flight(&mut self, name: &str, table: &mut Table) {
+        let (one_by_one, together) = (1e6 / self.times.p50(), self.rates.median());
+        table.add(Row {
+            what: format!("{IN_FLIGHT} starts in flight against one by one, job {name}"),
+            baseline: per_second(one_by_one),
+            measured: per_second(together),
+            result: format!("{:.1} ×", together / one_by_one),
             target: None,
         });
         table.add(Row {
