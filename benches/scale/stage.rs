@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::{Settings, Slots, Until, read_answer, wait};
 use meanwhile_core::{
-    Attempt, Call, Called, Engine, Executor, Handle, Json, Policy, RunContext, Store, SystemClock,
+    Attempt, Call, Called, Engine, Executor, Handle, Json, Policy, RunContext, Snapshot, Store, SystemClock,
 };
 use meanwhile_sqlite::SqliteStore;
 use serde_json::value::RawValue;
@@ -107,10 +107,13 @@ impl Stage {
         self.tool.gate.notify_one();
     }
 
-    /// What a poll asks of the store: the job, and then its answer, or how many are before it. Whether there was an answer.
+    /// What a poll asks of the store: the job and its answer, or how many are before it. Whether there was an answer.
     pub(crate) async fn poll(&self, handle: Handle, patience: Duration) -> anyhow::Result<bool> {
         let jobs = wait(&*self.store, Some(SCOPE), &[handle], Until::Any, patience).await?;
-        let job = jobs.into_iter().next().flatten().context("the job is there")?;
+        let Snapshot { job, answer } = jobs.into_iter().next().flatten().context("the job is there")?;
+        if answer.is_some() {
+            return Ok(true);
+        }
         if job.status.is_terminal() {
             return Ok(read_answer(&*self.store, &self.artifacts, &job).await?.is_some());
         }

@@ -45,7 +45,7 @@ pub use history::Durations;
 pub use job::{Call, Job, Policy, Progress, Status};
 pub use machine::{Op, Outcome, Refused};
 pub use signal::Signal;
-pub use store::{Store, StoreError};
+pub use store::{Snapshot, Store, StoreError};
 
 /// A JSON text, carried word for word: numbers, key order and unknown fields stay as they were written.
 pub type Json = Box<serde_json::value::RawValue>;

@@ -104,6 +104,15 @@ pub enum Created {
     Joined(Job),
 }
 
+/// A job, read together with its answer.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The job.
+    pub job: Job,
+    /// Its answer, if that is kept in its row.
+    pub answer: Option<Json>,
+}
+
 /// How long a session is kept after it began, or was last said to be in use, and for how long it is known that it was ended.
 pub const SESSION_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -204,6 +213,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// The answer of a completed job if it is kept in its row; `None` before it completes, when it is an artifact, and once expired.
     async fn answer(&self, handle: Handle) -> Result<Option<Json>, StoreError>;
+
+    /// The job, and its answer where [`Store::answer`] has one.
+    async fn snapshot(&self, handle: Handle) -> Result<Option<Snapshot>, StoreError> {
+        let Some(job) = self.job(handle).await? else { return Ok(None) };
+        let answer = if job.answer.is_some() { self.answer(handle).await? } else { None };
+        Ok(Some(Snapshot { job, answer }))
+    }
 
     /// What a job asked and was told, in the order in which it asked, until its result expires. Which operation writes what is
     /// said by [`crate::machine::written_inputs`].

@@ -36,7 +36,7 @@ use meanwhile_core::changes::Changes;
 use meanwhile_core::event::Event;
 use meanwhile_core::job::{Input, Peer};
 use meanwhile_core::store::{Created, KeptSession, NewJob, Query};
-use meanwhile_core::{Clock, Durations, Handle, Job, Json, Op, Store, StoreError, Timestamp};
+use meanwhile_core::{Clock, Durations, Handle, Job, Json, Op, Snapshot, Store, StoreError, Timestamp};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -235,6 +235,10 @@ impl Store for SqliteStore {
 
     async fn answer(&self, handle: Handle) -> Result<Option<Json>, StoreError> {
         self.read(&self.single, move |sql| queries::answer(sql, handle)).await
+    }
+
+    async fn snapshot(&self, handle: Handle) -> Result<Option<Snapshot>, StoreError> {
+        self.read(&self.single, move |sql| queries::snapshot(sql, handle)).await
     }
 
     async fn inputs(&self, handle: Handle) -> Result<Vec<Input>, StoreError> {

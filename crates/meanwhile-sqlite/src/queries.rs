@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use meanwhile_core::event::Event;
 use meanwhile_core::job::Input;
 use meanwhile_core::store::{AHEAD_MAX, LIST_MAX, Query};
-use meanwhile_core::{Durations, Handle, Job, Json, Moment, Status, Timestamp};
+use meanwhile_core::{Durations, Handle, Job, Json, Moment, Snapshot, Status, Timestamp};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Result, params, params_from_iter};
 
@@ -102,6 +102,13 @@ pub(crate) fn request(sql: &Connection, handle: Handle) -> Result<Option<Json>> 
 /// The answer of a job.
 pub(crate) fn answer(sql: &Connection, handle: Handle) -> Result<Option<Json>> {
     payload(sql, "SELECT answer FROM payload WHERE job_id = (SELECT id FROM job WHERE handle = ?)", handle)
+}
+
+/// A job and its answer, as they are at one moment.
+pub(crate) fn snapshot(sql: &Connection, handle: Handle) -> Result<Option<Snapshot>> {
+    let Some(Stored { job, .. }) = find(sql, handle)? else { return Ok(None) };
+    let answer = if job.answer.is_some() { answer(sql, handle)? } else { None };
+    Ok(Some(Snapshot { job, answer }))
 }
 
 fn payload(sql: &Connection, text: &str, handle: Handle) -> Result<Option<Json>> {

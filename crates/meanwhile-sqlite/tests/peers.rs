@@ -249,7 +249,7 @@ async fn an_answer_given_in_another_process_reaches_the_tool_that_asked() {
     let NewJob { call, policy, .. } = new_job("me", None);
     let Called::Started(job) = engine.start(call, policy).await.unwrap() else { panic!("not started") };
     let waited = wait(&there, Some("me"), &[job.handle], Until::All, PATIENCE).await.unwrap();
-    assert_eq!(waited[0].as_ref().unwrap().status, Status::InputRequired);
+    assert_eq!(waited[0].as_ref().unwrap().job.status, Status::InputRequired);
     let asked = there.inputs(job.handle).await.unwrap();
     let answers = vec![(asked[0].key.clone(), json(r#""told""#))];
     let said = answer(&there, Some("me"), job.handle, answers, Actor::User).await.unwrap();

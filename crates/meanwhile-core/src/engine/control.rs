@@ -86,5 +86,5 @@ pub async fn control(
     // A job that is being cancelled asks for nothing any more, so only its end ends this.
     let patience = STOP_GRACE + Duration::from_secs(1);
     let waited = wait(store, None, &[handle], Until::All, patience).await?;
-    Ok(Controlled::Done(waited.into_iter().flatten().next().unwrap_or(job)))
+    Ok(Controlled::Done(waited.into_iter().flatten().next().map_or(job, |seen| seen.job)))
 }

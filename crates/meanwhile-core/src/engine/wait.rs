@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::handle::Handle;
 use crate::job::Job;
-use crate::store::{Store, StoreError};
+use crate::store::{Snapshot, Store, StoreError};
 
 /// What a wait for several jobs is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub enum Until {
     All,
 }
 
-/// Waits until the jobs have ended or ask for input, at most for `patience`, and returns them as they then are, in the order of `handles`.
+/// Waits until the jobs have ended or ask for input, at most for `patience`, and returns them as they then are, in the order of `handles`,
+/// with what they answered.
 /// A job that does not exist in `scope` is `None`, and is not waited for.
 ///
 /// # Errors
@@ -26,7 +27,7 @@ pub async fn wait(
     handles: &[Handle],
     until: Until,
     patience: Duration,
-) -> Result<Vec<Option<Job>>, StoreError> {
+) -> Result<Vec<Option<Snapshot>>, StoreError> {
     // Subscribed before the first look, so that nothing falls between.
     let mut subscriptions: Vec<_> = handles.iter().map(|handle| store.changes().of(*handle)).collect();
     let deadline = tokio::time::sleep(patience);
@@ -48,17 +49,17 @@ async fn look(
     store: &dyn Store,
     scope: Option<&str>,
     handles: &[Handle],
-) -> Result<Vec<Option<Job>>, StoreError> {
+) -> Result<Vec<Option<Snapshot>>, StoreError> {
     let mut jobs = Vec::with_capacity(handles.len());
     for handle in handles {
-        let job = store.job(*handle).await?;
-        jobs.push(job.filter(|job| scope.is_none_or(|scope| job.scope == scope)));
+        let seen = store.snapshot(*handle).await?;
+        jobs.push(seen.filter(|seen| scope.is_none_or(|scope| seen.job.scope == scope)));
     }
     Ok(jobs)
 }
 
-fn is_over(jobs: &[Option<Job>], until: Until) -> bool {
-    let mut known = jobs.iter().flatten().peekable();
+fn is_over(jobs: &[Option<Snapshot>], until: Until) -> bool {
+    let mut known = jobs.iter().flatten().map(|seen| &seen.job).peekable();
     if known.peek().is_none() {
         return true;
     }

@@ -22,7 +22,7 @@ use crate::event::{Actor, EventKind};
 use crate::handle::Handle;
 use crate::job::{AnswerInfo, Call, Failure, FailureKind, Policy, Progress, Status};
 use crate::machine::{Op, Outcome, PROGRESS_EVENTS_MAX, Refused};
-use crate::store::{AHEAD_MAX, Created, NewJob, Query, Store, StoreError};
+use crate::store::{AHEAD_MAX, Created, NewJob, Query, Snapshot, Store, StoreError};
 
 pub use self::expiry::*;
 pub use self::inputs::*;

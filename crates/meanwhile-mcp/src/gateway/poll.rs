@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meanwhile_core::engine::{Until, read_answer, wait};
-use meanwhile_core::{Actor, Handle, Job, Json, Op, Status};
+use meanwhile_core::{Actor, Handle, Job, Json, Op, Snapshot, Status};
 use serde::Deserialize;
 
 use super::caller::Caller;
@@ -79,8 +79,8 @@ impl Gateway {
             (Some(text), None) => {
                 let handle = parse_handle(&text, catalog)?;
                 let jobs = self.wait(&[handle], until, patience).await?;
-                let job = jobs.into_iter().next().flatten().ok_or_else(|| not_found(&text, catalog))?;
-                self.delivered(&job, catalog).await
+                let seen = jobs.into_iter().next().flatten().ok_or_else(|| not_found(&text, catalog))?;
+                self.delivered(&seen.job, seen.answer, catalog).await
             }
             (None, Some(handles)) if (1..=HANDLES_MAX).contains(&handles.len()) => {
                 self.poll_several(&handles, until, patience, catalog).await
@@ -102,7 +102,12 @@ impl Gateway {
 
     /// Waits as it was asked for. A poll that hardly waits, again and again while nothing changes, is slowed: it ends with the
     /// job, or with any news of one.
-    async fn wait(&self, handles: &[Handle], until: Until, wanted: Wait) -> Result<Vec<Option<Job>>, Wrong> {
+    async fn wait(
+        &self,
+        handles: &[Handle],
+        until: Until,
+        wanted: Wait,
+    ) -> Result<Vec<Option<Snapshot>>, Wrong> {
         let patience = wanted.patience;
         let (store, scope) = (&**self.engine.store(), Some(self.settings.scope.as_str()));
         // Subscribed before the first look, so that nothing falls between.
@@ -133,9 +138,9 @@ impl Gateway {
     }
 
     /// For how long this eager poll is slowed.
-    fn slowed(&self, jobs: &[Option<Job>]) -> Duration {
+    fn slowed(&self, jobs: &[Option<Snapshot>]) -> Duration {
         let mut eager = lock(&self.eager);
-        let unfinished = jobs.iter().flatten().filter(|job| !job.wants_attention());
+        let unfinished = jobs.iter().flatten().map(|seen| &seen.job).filter(|job| !job.wants_attention());
         let slowed = unfinished.map(|job| eager.slowed(job)).min().unwrap_or_default();
         drop(eager);
         slowed
@@ -156,9 +161,10 @@ impl Gateway {
         let mut content: Vec<Json> = Vec::new();
         let mut summary = Vec::new();
         for (text, handle) in texts.iter().zip(handles) {
-            let job = handle.and_then(|_| jobs.next().flatten());
+            let seen = handle.and_then(|_| jobs.next().flatten());
+            let (job, answer) = seen.map(|Snapshot { job, answer }| (job, answer)).unzip();
             let polled = match &job {
-                Some(job) => self.polled(job, whole_max, catalog).await?,
+                Some(job) => self.polled(job, answer.flatten(), whole_max, catalog).await?,
                 None => {
                     let list = catalog.our_name(words::LIST_JOBS);
                     Polled::Said(words::not_found(&words::clip(text), &list))
@@ -171,9 +177,11 @@ impl Gateway {
         Ok(ToolResult { content, structured_content: Some(structured.to_json()), is_error: false }.answer())
     }
 
+    /// `answer` is that of the job, if it has been read already.
     async fn polled(
         self: &Arc<Self>,
         job: &Job,
+        answer: Option<Json>,
         whole_max: usize,
         catalog: &Catalog,
     ) -> Result<Polled, Wrong> {
@@ -184,7 +192,7 @@ impl Gateway {
             return Ok(Polled::Said(self.unfinished(job, catalog).await?));
         }
         let polled = if job.status == Status::Completed {
-            self.result(job, whole_max, catalog).await?
+            self.result(job, answer, whole_max, catalog).await?
         } else {
             Polled::Said(words::ended_without_answer(job))
         };
@@ -233,20 +241,33 @@ impl Gateway {
         if !job.status.is_terminal() {
             return Ok(self.handle_answer(caller, job, true, catalog).await);
         }
-        self.delivered(job, catalog).await
+        self.delivered(job, None, catalog).await
     }
 
-    async fn delivered(self: &Arc<Self>, job: &Job, catalog: &Catalog) -> Result<Answer, Wrong> {
-        Ok(match self.polled(job, WHOLE_MAX, catalog).await? {
+    async fn delivered(
+        self: &Arc<Self>,
+        job: &Job,
+        answer: Option<Json>,
+        catalog: &Catalog,
+    ) -> Result<Answer, Wrong> {
+        Ok(match self.polled(job, answer, WHOLE_MAX, catalog).await? {
             Polled::Answer(answer) => Answer::Result(answer),
             Polled::Said(said) => tool_result(&said),
         })
     }
 
-    async fn result(&self, job: &Job, whole_max: usize, catalog: &Catalog) -> Result<Polled, Wrong> {
-        let Some(answer) = read_answer(&**self.engine.store(), self.engine.artifacts(), job).await? else {
-            return Ok(Polled::Said(words::expired(job)));
+    async fn result(
+        &self,
+        job: &Job,
+        answer: Option<Json>,
+        whole_max: usize,
+        catalog: &Catalog,
+    ) -> Result<Polled, Wrong> {
+        let answer = match answer {
+            Some(answer) => Some(answer),
+            None => read_answer(&**self.engine.store(), self.engine.artifacts(), job).await?,
         };
+        let Some(answer) = answer else { return Ok(Polled::Said(words::expired(job))) };
         let bytes = answer.get().len();
         if bytes <= whole_max {
             return Ok(Polled::Answer(answer));
@@ -282,16 +303,16 @@ impl Gateway {
 }
 
 /// Whether nothing is left to wait for.
-fn is_over(jobs: &[Option<Job>], until: Until) -> bool {
-    let mut left = jobs.iter().flatten().map(|job| !job.wants_attention());
+fn is_over(jobs: &[Option<Snapshot>], until: Until) -> bool {
+    let mut left = jobs.iter().flatten().map(|seen| !seen.job.wants_attention());
     match until {
         Until::Any => !left.all(|left| left),
         Until::All => !left.any(|left| left),
     }
 }
 
-fn all_news(jobs: &[Option<Job>]) -> Vec<String> {
-    jobs.iter().flatten().map(economy::news).collect()
+fn all_news(jobs: &[Option<Snapshot>]) -> Vec<String> {
+    jobs.iter().flatten().map(|seen| economy::news(&seen.job)).collect()
 }
 
 /// Adds one job to the answer for several, and returns its entry in the summary.

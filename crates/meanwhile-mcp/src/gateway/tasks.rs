@@ -371,7 +371,7 @@ impl Gateway {
         let scope = Some(self.settings.scope.as_str());
         let patience = patience.min(WAIT);
         let jobs = wait(&**self.engine.store(), scope, &[handle], Until::Any, patience).await?;
-        Ok(jobs.into_iter().next().flatten())
+        Ok(jobs.into_iter().next().flatten().map(|seen| seen.job))
     }
 }
 

@@ -223,7 +223,7 @@ async fn a_wait_is_over_when_the_job_asks() {
         let asked = worker.asks(&["1"]);
         let began = Instant::now();
         let jobs = soon(waiting).await.unwrap().unwrap();
-        assert_eq!(jobs[0].as_ref().map(|job| job.status), Some(Status::InputRequired));
+        assert_eq!(jobs[0].as_ref().map(|seen| seen.job.status), Some(Status::InputRequired));
         assert!(began.elapsed() < Duration::from_secs(1));
         asked.abort();
         stage.once_open(job.handle, 0).await;
@@ -325,11 +325,11 @@ async fn an_answer_given_before_the_engine_has_taken_the_job_over_is_heard() {
     };
     tell("q1", r#""again""#).await;
     let jobs = wait(&*store, None, &[job.handle], Until::All, DAY).await.unwrap();
-    assert_eq!(jobs[0].as_ref().unwrap().open, ["q2"]);
+    assert_eq!(jobs[0].as_ref().unwrap().job.open, ["q2"]);
     assert_eq!(store.inputs(job.handle).await.unwrap()[1].question.get(), r#""again""#);
     tell("q2", "12").await;
     let jobs = wait(&*store, None, &[job.handle], Until::All, DAY).await.unwrap();
-    assert_eq!(jobs[0].as_ref().unwrap().status, Status::Completed);
+    assert_eq!(jobs[0].as_ref().unwrap().job.status, Status::Completed);
     assert_eq!(store.answer(job.handle).await.unwrap().unwrap().get(), "12");
 }
 

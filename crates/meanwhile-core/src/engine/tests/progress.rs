@@ -75,5 +75,5 @@ async fn a_report_just_before_the_answer_is_kept() {
     let engine = Engine::new(store.clone(), Artifacts::new(folder.path()), Arc::new(InOneGo), settings);
     let job = started(engine.start(a_call("me", None), ONCE).await.unwrap());
     let jobs = wait(&*store, None, &[job.handle], Until::All, Duration::from_secs(9)).await.unwrap();
-    assert_eq!(jobs[0].as_ref().unwrap().progress.as_ref().unwrap().progress, 1.0);
+    assert_eq!(jobs[0].as_ref().unwrap().job.progress.as_ref().unwrap().progress, 1.0);
 }

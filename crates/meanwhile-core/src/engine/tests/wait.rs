@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::stage::{DAY, ONCE, Stage, all_is_quiet, soon};
 use crate::engine::{Until, wait};
 use crate::handle::Handle;
-use crate::job::{Job, Status};
+use crate::job::Status;
+use crate::store::Snapshot;
 
 const PATIENCE: Duration = Duration::from_secs(25);
 
@@ -19,7 +20,7 @@ impl Stage {
         scope: &'static str,
         handles: &[Handle],
         until: Until,
-    ) -> JoinHandle<Vec<Option<Job>>> {
+    ) -> JoinHandle<Vec<Option<Snapshot>>> {
         let (store, handles) = (self.store.clone(), handles.to_vec());
         let wait = async move { wait(&*store, Some(scope), &handles, until, PATIENCE).await.unwrap() };
         let waiting = tokio::spawn(wait);
@@ -28,8 +29,8 @@ impl Stage {
     }
 }
 
-fn statuses(jobs: &[Option<Job>]) -> Vec<Option<Status>> {
-    jobs.iter().map(|job| job.as_ref().map(|job| job.status)).collect()
+fn statuses(jobs: &[Option<Snapshot>]) -> Vec<Option<Status>> {
+    jobs.iter().map(|job| job.as_ref().map(|seen| seen.job.status)).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +55,7 @@ async fn a_wait_ends_with_its_patience_and_shows_how_things_are() {
     worker.reports(0.5);
     let jobs = soon(waiting).await.unwrap();
     assert_eq!(began.elapsed(), PATIENCE);
-    assert_eq!(jobs[0].as_ref().unwrap().progress.as_ref().unwrap().progress, 0.5);
+    assert_eq!(jobs[0].as_ref().unwrap().job.progress.as_ref().unwrap().progress, 0.5);
 }
 
 #[tokio::test(start_paused = true)]

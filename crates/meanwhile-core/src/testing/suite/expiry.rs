@@ -13,13 +13,16 @@ pub async fn an_expired_result_leaves_a_tombstone(store: Arc<dyn Store>, clock: 
     store.apply(handle, completed(attempt, "1")).await.unwrap();
     clock.advance(TTL - Duration::from_secs(1));
     assert!(store.expire(10).await.unwrap().is_empty());
+    let snapshot = store.snapshot(handle).await.unwrap().unwrap();
+    assert_eq!((snapshot.job.status, snapshot.answer.unwrap().get()), (Status::Completed, "1"));
     clock.advance(Duration::from_secs(1));
     assert!(
         store.expire(10).await.unwrap().is_empty(),
         "the answer was in its row: no artifact is left over"
     );
-    let job = store.job(handle).await.unwrap().unwrap();
-    assert!(job.expired_at.is_some() && job.answer.is_none());
+    let Snapshot { job, answer } = store.snapshot(handle).await.unwrap().unwrap();
+    assert!(job.expired_at.is_some() && job.answer.is_none() && answer.is_none());
+    assert!(store.snapshot(Handle::random()).await.unwrap().is_none());
     assert!(store.answer(handle).await.unwrap().is_none());
     assert!(store.request(handle).await.unwrap().is_none());
 }
