@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::client::{CONFORMANCE, Client, Home, LEGACY_TASKS, text};
+use crate::client::{CONFORMANCE, Client, Hello, Home, LEGACY_TASKS, text};
 use crate::remote::{Server, json_answer, scripted, wrap};
 
 const EXTENSION: &[&str] = &[CONFORMANCE, "--tasks", "extension"];
@@ -52,6 +52,19 @@ fn how_a_legacy_task_ends_is_how_its_call_ends() {
         3,
         "a tool that is no task is called as ever"
     );
+}
+
+#[test]
+fn a_server_that_has_tasks_is_driven_as_one_in_an_older_revision_as_well() {
+    let client = Client::wrap(&[], &[LEGACY_TASKS]);
+    let hello = client.initialize_as(Hello { version: "2025-06-18".into(), ..Hello::default() });
+    assert!(
+        hello["protocolVersion"] == "2025-06-18" && hello["capabilities"].get("tasks").is_none(),
+        "{hello}"
+    );
+    client.request("tools/list", json!({})).expect("the tools are listed");
+    assert_eq!(text(&client.call("slow", json!({"ms": 40}))), "it took 40 ms");
+    assert!(client.home().log().contains(r#""task":{"#), "{}", client.home().log());
 }
 
 #[test]

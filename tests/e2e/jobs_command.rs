@@ -160,3 +160,30 @@ fn what_is_not_there_is_said_with_its_own_exit_code() {
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("a handle is `job_`"));
 }
+
+#[test]
+fn whoever_looks_where_nothing_is_makes_nothing() {
+    let home = Home::new();
+    let empty = run(&home, &["list"]);
+    assert!(empty.status.success() && stdout(&empty) == "No jobs.\n", "{empty:?}");
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("there is no job store yet"), "{empty:?}");
+    assert_eq!(json_of(&home, &["list"]), json!([]));
+    let handle = "job_aaaaaaaaaaaaaaaaaaaaaaaaaa";
+    for command in ["show", "events", "result", "cancel"] {
+        assert_eq!(run(&home, &[command, handle]).status.code(), Some(3), "{command}");
+    }
+    assert!(!home.state_dir().join("meanwhile.db").exists());
+}
+
+#[test]
+fn a_job_whose_process_is_gone_is_shown_as_one_that_nobody_runs() {
+    let client = impatient(&["--no-linger", "--lease", "1s"]);
+    let handle = handle(&client.call("read_only_sleep", json!({"ms": 3_600_000})));
+    let said = "its process is gone; the next session with its server takes it up";
+    assert!(!stdout(&run(client.home(), &["list"])).contains(said));
+    client.kill();
+    client
+        .poll("the end of the lease", || stdout(&run(client.home(), &["list"])).contains(said).then_some(()));
+    let show = stdout(&run(client.home(), &["show", &handle]));
+    assert!(show.contains("working for") && show.contains(said), "{show}");
+}

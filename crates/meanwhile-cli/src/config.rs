@@ -65,7 +65,7 @@ pub(crate) fn parse(
     let root: Map<String, Value> = if is_toml {
         toml::from_str(text).map_err(|error| not_toml(text, &error))?
     } else {
-        serde_json::from_str(text).context("not JSON")?
+        serde_json::from_str(text).context("not an object of JSON")?
     };
     servers(root, env)
 }

@@ -6,7 +6,7 @@
 //! | [`serve`] | `meanwhile serve`: MCP servers behind streamable HTTP |
 //! | [`login`] | `meanwhile login`, `logout`: tokens for servers elsewhere |
 //! | [`jobs`] | `meanwhile jobs …`: look at jobs and control them, from any terminal |
-//! | [`demo`] | `meanwhile demo`: what it does, shown in half a minute |
+//! | [`demo`] | `meanwhile demo`: what it does, shown in twelve seconds |
 //! | [`calls`] | how calls are treated, wherever a server is fronted |
 //! | [`config`] | the servers that are served |
 //! | [`state`] | where jobs are kept |
@@ -71,7 +71,7 @@ enum Command {
     Logout(login::Logout),
     /// Look at jobs and control them, while wrappers run or afterwards
     Jobs(jobs::Jobs),
-    /// See what it does, in half a minute, without a network or a key
+    /// See what it does, in twelve seconds, without a network or a key
     Demo(demo::Demo),
     /// The slow MCP server that the demo calls
     #[command(hide = true)]

@@ -138,6 +138,7 @@ impl Serve {
             .with_context(|| format!("cannot listen on {}; choose another --listen", self.listen))?;
         let address = listener.local_addr().context("the address that is listened on is not known")?;
         let _ = writeln!(std::io::stderr(), "listening on http://{address}");
+        let _ = writeln!(std::io::stderr(), "all servers are at /mcp, each one at /mcp/NAME");
         let over = self.until_told(&server, listener).await?;
         let mut ending = JoinSet::new();
         for one in behind {

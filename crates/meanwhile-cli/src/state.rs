@@ -29,6 +29,12 @@ impl State {
         Ok((Arc::new(store), Artifacts::new(folder.join("artifacts"))))
     }
 
+    /// The store's file, if it is not there.
+    pub(crate) fn missing(&self) -> anyhow::Result<Option<PathBuf>> {
+        let file = self.folder()?.join(FILE);
+        Ok(if file.exists() { None } else { Some(file) })
+    }
+
     /// Where logins are kept.
     pub(crate) fn vault(&self) -> anyhow::Result<Vault> {
         Ok(Vault::new(self.folder()?.join("credentials")))

@@ -166,7 +166,7 @@ pub fn started(job: &Job, ahead: u64, poll: &str, joined: bool) -> Said {
     };
     let text = format!(
         "{how} This is not its result. Go on with other work, then call {poll} with {{\"handle\":\"{handle}\"}}. \
-         Never guess the result, and do not call {tool} with these arguments again."
+         Never guess the result, and do not call the tool with these arguments again."
     );
     let mut structured = json!({"handle": handle, "status": "working", "tool": tool});
     if joined {

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::{Action, Controlled, control, read_answer, sweep};
 use meanwhile_core::store::{LIST_MAX, Query};
-use meanwhile_core::{Actor, Handle, Job, Json, Status, Store};
+use meanwhile_core::{Actor, Clock, Handle, Job, Json, Status, Store, SystemClock};
 use serde_json::Value;
 
 use self::show::{event_json, event_line, failure, job_json, job_lines, table};
@@ -131,6 +131,15 @@ struct Shown {
 
 impl Jobs {
     pub(crate) async fn run(self) -> anyhow::Result<u8> {
+        let watches = matches!(self.command, Command::Watch { .. });
+        if !watches && let Some(file) = self.state.missing()? {
+            eprintln!("there is no job store yet: {}", file.display());
+            return match self.command {
+                Command::List { .. } if self.json => print_json(&[(); 0]),
+                Command::List { .. } => print("No jobs.\n"),
+                _ => Ok(NO_SUCH_JOB),
+            };
+        }
         let (store, artifacts) = self.state.open()?;
         // What a dead wrapper left is settled before it is shown.
         sweep(&*store, &artifacts).await?;
@@ -156,7 +165,7 @@ impl Desk {
         if self.json {
             return print_json(&jobs.iter().map(job_json).collect::<Vec<_>>());
         }
-        let code = print(&table(&jobs, self.store.now(), terminal::width()))?;
+        let code = print(&table(&jobs, SystemClock.moment(), terminal::width()))?;
         if more {
             eprintln!("… and more: --limit {}", (2 * limit).min(LIST_MAX));
         }
@@ -172,7 +181,7 @@ impl Desk {
             return print_json(&Shown { job: job_json(&job), is_error, request });
         }
         let ahead = self.store.ahead(handle).await?;
-        print(&job_lines(&job, is_error, ahead, request.as_deref(), self.store.now()))
+        print(&job_lines(&job, is_error, ahead, request.as_deref(), SystemClock.moment()))
     }
 
     async fn events(&self, handle: Handle) -> anyhow::Result<u8> {

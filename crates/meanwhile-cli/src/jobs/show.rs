@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use meanwhile_core::event::{Actor, Event, EventKind};
 use meanwhile_core::job::FailureKind;
-use meanwhile_core::{Job, Status, Timestamp};
+use meanwhile_core::{Job, Moment, Status, Timestamp};
 use meanwhile_mcp::words::{progressed, seconds, standing};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
 }
 
 /// The jobs, one a line; cut to the `width` of a terminal, and to nothing where there is none.
-pub(super) fn table(jobs: &[Job], now: Timestamp, width: Option<usize>) -> String {
+pub(super) fn table(jobs: &[Job], now: Moment, width: Option<usize>) -> String {
     if jobs.is_empty() {
         return "No jobs.\n".to_owned();
     }
@@ -91,16 +91,18 @@ pub(super) fn table(jobs: &[Job], now: Timestamp, width: Option<usize>) -> Strin
     let mut text = row("HANDLE", "TOOL", "STATUS", "AGE", "TOOK", "ABOUT");
     for job in jobs {
         let tool = if width.is_some() { shortened(&job.tool, tool_width) } else { job.tool.clone() };
-        let age = seconds(now.since(job.created_at));
-        let took = seconds(job.ran_for(now));
-        text += &row(&job.handle.to_string(), &tool, status_name(job), &age, &took, &one_line(&about(job)));
+        let age = seconds(now.wall.since(job.created_at));
+        let took = seconds(job.ran_for(now.wall));
+        text +=
+            &row(&job.handle.to_string(), &tool, status_name(job), &age, &took, &one_line(&about(job, now)));
     }
     text
 }
 
 /// What is worth a column.
-fn about(job: &Job) -> String {
+fn about(job: &Job, now: Moment) -> String {
     let about = match job.status {
+        _ if is_left(job, now) => Some(LEFT.to_owned()),
         Status::Completed => job.answer.as_ref().map(|answer| format!("{} bytes", answer.bytes)),
         Status::Failed => Some(failure(job)),
         _ => job.message.clone().or_else(|| job.progress.as_ref().map(progressed)),
@@ -108,12 +110,20 @@ fn about(job: &Job) -> String {
     about.unwrap_or_default()
 }
 
+/// What is said of a job that nobody runs at the moment.
+const LEFT: &str = "its process is gone; the next session with its server takes it up";
+
+/// Whether whoever ran the job is gone, and it waits for another.
+fn is_left(job: &Job, now: Moment) -> bool {
+    !job.status.is_terminal() && job.lease.as_ref().is_some_and(|lease| lease.is_over(now))
+}
+
 pub(super) fn job_lines(
     job: &Job,
     is_error: bool,
     ahead: u64,
     request: Option<&RawValue>,
-    now: Timestamp,
+    now: Moment,
 ) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -123,7 +133,8 @@ pub(super) fn job_lines(
     line("tool", format!("{} of {}", job.tool, job.server));
     line("scope", job.scope.clone());
     let status = if !job.status.is_terminal() {
-        standing(job, Some(ahead), now)
+        let left = if is_left(job, now) { format!("; {LEFT}") } else { String::new() };
+        standing(job, Some(ahead), now.wall) + &left
     } else if is_error {
         "completed, with an error of the tool".to_owned()
     } else {
@@ -135,7 +146,7 @@ pub(super) fn job_lines(
         line("started", format!("{} (attempt {})", clock(at), job.attempt));
     }
     if let Some(at) = job.finished_at {
-        line("finished", format!("{} (took {})", clock(at), seconds(job.ran_for(now))));
+        line("finished", format!("{} (took {})", clock(at), seconds(job.ran_for(now.wall))));
     }
     if let Some(answer) = &job.answer {
         let fetched = job

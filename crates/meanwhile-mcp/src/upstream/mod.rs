@@ -52,8 +52,11 @@ const INITIALIZE_AGAIN: Duration = Duration::from_secs(60);
 /// Why there is no server to speak to.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum UpstreamError {
+    /// It is not started any more.
+    #[error("this gateway is ending")]
+    Ending,
     /// The command could not be run.
-    #[error("cannot start the MCP server `{command}`: {reason}; check the command after `--`")]
+    #[error("cannot start the MCP server `{command}`: {reason}; check its command")]
     Start {
         /// The program.
         command: String,
@@ -232,6 +235,7 @@ impl Upstream {
         let started = self.start().await;
         match &started {
             Ok(connection) => *self.current() = Some(connection.clone()),
+            Err(UpstreamError::Ending) => {}
             // A server elsewhere may be there later.
             Err(error) if self.spoke.load(Ordering::Relaxed) || self.launch.is_remote() => {
                 backoff.failures += 1;
@@ -263,8 +267,7 @@ impl Upstream {
     }
 
     fn ended(&self) -> UpstreamError {
-        let reason = "this gateway is ending".to_owned();
-        UpstreamError::Start { command: self.launch.place(), reason }
+        UpstreamError::Ending
     }
 
     /// The running server, if there is one.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::modern::{self, Shape};
 use crate::dialect::without_related_task;
 use crate::message::{Answer, Fields, to_json};
-use crate::revision::{Era, Revision};
+use crate::revision::Era;
 
 /// The pause between two looks at a task, unless its server says another.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -132,11 +132,9 @@ impl Support {
         match method {
             "initialize" => {
                 let said = Fields::parse(result.get()).unwrap_or_default();
-                let revision = said.read::<String>("protocolVersion").unwrap_or_default();
-                let has_tasks = Revision::from_name(&revision).is_some_and(Revision::has_core_tasks);
+                // Whatever revision it speaks: servers say so, and insist on it, in those as well that had no tasks yet.
                 let capabilities: Value = said.read("capabilities").unwrap_or_default();
-                self.takes_calls =
-                    has_tasks && capabilities["tasks"]["requests"]["tools"]["call"].is_object();
+                self.takes_calls = capabilities["tasks"]["requests"]["tools"]["call"].is_object();
             }
             "tools/list" if self.takes_calls => {
                 let page = Fields::parse(result.get()).unwrap_or_default();
@@ -187,15 +185,14 @@ mod tests {
         let tools = Answer::Result(to_json(&json!({"tools": [
             {"name": "a", "execution": {"taskSupport": "optional"}},
             {"name": "b", "execution": {"taskSupport": "forbidden"}}, {"name": "c"}]})));
-        let hello = |revision: &str| {
-            let capabilities = json!({"tasks": {"requests": {"tools": {"call": {}}}}});
-            Answer::Result(to_json(&json!({"protocolVersion": revision, "capabilities": capabilities})))
+        let hello = |capabilities: Value| {
+            Answer::Result(to_json(&json!({"protocolVersion": "2025-06-18", "capabilities": capabilities})))
         };
         let mut support = Support::default();
-        support.learn("initialize", &hello("2025-06-18"));
+        support.learn("initialize", &hello(json!({"tasks": {}})));
         support.learn("tools/list", &tools);
         assert!(!support.takes("a"));
-        support.learn("initialize", &hello("2025-11-25"));
+        support.learn("initialize", &hello(json!({"tasks": {"requests": {"tools": {"call": {}}}}})));
         support.learn("tools/list", &tools);
         assert!(support.takes("a") && !support.takes("b") && !support.takes("c"));
     }
