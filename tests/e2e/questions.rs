@@ -122,3 +122,42 @@ fn a_question_that_is_taken_back_in_the_same_breath_is_not_asked() {
     });
     client.call("control_job", json!({"handle": handle, "action": "cancel"}));
 }
+
+/// A client that is asked in the middle of a call, and does not answer while it waits: the handle that it then gets.
+fn left_open(client: &Client) -> (Value, Value) {
+    client.initialize_as(Hello { capabilities: json!({"elicitation": {}}), ..Hello::default() });
+    let call = client.start_call("ask_elicitation", json!({}));
+    let asked = client.next_request("elicitation/create");
+    let job = client.wait_response(call).expect("a handle")["structuredContent"]["handle"].clone();
+    client.poll("the question of the job", || {
+        let polled = client.call("poll_result", json!({"handle": job}));
+        (polled["structuredContent"]["status"] == "input_required").then_some(())
+    });
+    (job, asked["id"].clone())
+}
+
+#[test]
+fn a_question_that_outlasts_the_call_is_one_of_the_job_whoever_answers_first() {
+    let client = Client::wrap(&["--inline-budget", "50ms"], &[FIXTURE]);
+    let (job, asked) = left_open(&client);
+    let answered = client.call("answer_job", json!({"handle": job, "answers": {"q1": {"colour": "red"}}}));
+    assert!(answered["isError"] == false, "{answered}");
+    assert_eq!(client.next_notification("notifications/cancelled")["params"]["requestId"], asked);
+    assert!(text(&client.call("poll_result", json!({"handle": job}))).contains("red"));
+    let client = Client::wrap(&["--inline-budget", "50ms"], &[FIXTURE]);
+    let (job, asked) = left_open(&client);
+    client.respond(&asked, json!({"action": "accept", "content": {"colour": "blue"}}));
+    client.poll("the result", || {
+        text(&client.call("poll_result", json!({"handle": job}))).contains("blue").then_some(())
+    });
+}
+
+#[test]
+fn a_question_that_outlasts_the_call_is_declined_when_its_time_is_over() {
+    let client = Client::wrap(&["--inline-budget", "50ms", "--answer-timeout", "300ms"], &[FIXTURE]);
+    client.initialize_as(Hello { capabilities: json!({"elicitation": {}}), ..Hello::default() });
+    let job = client.call("ask_elicitation", json!({}))["structuredContent"]["handle"].clone();
+    client.poll("the result", || {
+        text(&client.call("poll_result", json!({"handle": job}))).contains("decline").then_some(())
+    });
+}

@@ -71,6 +71,8 @@ struct Shared {
     handle: OnceLock<Handle>,
     stop: Signal,
     is_job: AtomicBool,
+    /// The call has become a job, or is over.
+    landed: Signal,
     attached: Option<String>,
     said: Mutex<Said>,
     /// Something was said.
@@ -101,6 +103,7 @@ impl RunContext {
             handle: handle.map(OnceLock::from).unwrap_or_default(),
             stop: Signal::default(),
             is_job: AtomicBool::new(false),
+            landed: Signal::default(),
             attached,
             said: Mutex::default(),
             spoke: Notify::new(),
@@ -149,6 +152,12 @@ impl RunContext {
     /// The call is committed as a job.
     pub(crate) fn becomes_job(&self) {
         self.0.is_job.store(true, Ordering::Release);
+        self.0.landed.raise();
+    }
+
+    /// Resolves when the call has become a job, or its attempt is over.
+    pub async fn landed(&self) {
+        self.0.landed.raised().await;
     }
 
     /// Asks whoever looks after the job, and returns the answers in the order of the questions, at most
@@ -222,6 +231,7 @@ impl RunContext {
         let declined = std::mem::take(&mut said.wishes);
         drop(said);
         drop(declined);
+        self.0.landed.raise();
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Said> {

@@ -97,6 +97,23 @@ fn a_resource_is_told_of_as_long_as_anybody_wants_it() {
 }
 
 #[test]
+fn that_a_resource_has_changed_is_told_to_those_who_asked_for_it_alone() {
+    let served = shared(&[]);
+    let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));
+    let mut streams = sessions.each_ref().map(Session::listen);
+    for (session, uri) in sessions.iter().zip(["fixture://notes/a", "fixture://notes/b"]) {
+        assert_eq!(session.request("resources/subscribe", &json!({"uri": uri}))["result"], json!({}));
+    }
+    for (stream, uri) in streams.iter_mut().zip(["fixture://notes/a", "fixture://notes/b"]) {
+        let told = stream.message().expect("a notification");
+        assert_eq!(
+            (&told["method"], &told["params"]["uri"]),
+            (&json!("notifications/resources/updated"), &json!(uri))
+        );
+    }
+}
+
+#[test]
 fn it_is_started_again_for_all() {
     let served = shared(&["--inline-budget", "5s"]);
     let sessions = [(); 2].map(|()| served.session(PATH, None, "2025-11-25"));

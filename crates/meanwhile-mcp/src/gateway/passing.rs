@@ -231,6 +231,12 @@ impl Gateway {
         if is_about_lists {
             self.tell_listeners(&method, params.as_ref()).await;
         }
+        if method == "notifications/resources/updated" {
+            let uri = fields.as_ref().and_then(|fields| fields.read::<String>("uri")).unwrap_or_default();
+            if !self.upstream.follows(self.party, &uri) {
+                return;
+            }
+        }
         let way = match method.as_str() {
             "notifications/progress" => self.way_of_passed(about),
             _ if is_about_lists => Some(ReplyTo::client(&self.down)),

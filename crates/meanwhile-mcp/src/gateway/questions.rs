@@ -43,10 +43,19 @@ pub(super) struct Questions {
 type PutBy = (usize, Id);
 
 enum Asked {
-    /// A server, under its own id.
-    By(Arc<Connection>, Id),
+    /// A server, under its own id, and what is raised when the question is no longer open.
+    By(Arc<Connection>, Id, Settled),
     /// We ourselves.
     Here(oneshot::Sender<Answer>),
+}
+
+/// Raises its signal when it is dropped.
+struct Settled(Arc<Signal>);
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        self.0.raise();
+    }
 }
 
 /// A question of a server.
@@ -65,10 +74,21 @@ impl Questions {
         let mut open = lock(&self.asked);
         if open.len() >= MANY {
             // Those of a server that is gone, which nobody can answer any more.
-            open.retain(|_, asked| !matches!(asked, Asked::By(server, _) if server.is_closed()));
+            open.retain(|_, asked| !matches!(asked, Asked::By(server, ..) if server.is_closed()));
         }
         open.insert(id, asked);
         id
+    }
+
+    /// Tells the client that it need not answer this one any more, if it has not.
+    fn take_back(&self, way: &ReplyTo, id: u64) -> bool {
+        let is_open = lock(&self.asked).remove(&id).is_some();
+        if is_open {
+            let params =
+                to_json(&json!({"requestId": id, "reason": "answered elsewhere, or no longer asked"}));
+            way.tell_soon(Message::notification(CANCELLED, params).to_line());
+        }
+        is_open
     }
 
     /// A question is put to a job, or into a round: by what it is known, and what is raised when its server takes it back,
@@ -107,11 +127,7 @@ struct TakenBack<'a> {
 
 impl Drop for TakenBack<'_> {
     fn drop(&mut self) {
-        if lock(&self.questions.asked).remove(&self.id).is_some() {
-            let params =
-                to_json(&json!({"requestId": self.id, "reason": "answered elsewhere, or no longer asked"}));
-            self.way.tell_soon(Message::notification(CANCELLED, params).to_line());
-        }
+        self.questions.take_back(self.way, self.id);
     }
 }
 
@@ -141,16 +157,16 @@ impl Gateway {
             Some(gateway) if calls.is_empty() && (question.about.is_some() || !self.speaks_legacy()) => {
                 match gateway.held.ask(&question) {
                     Some(answer) => drop(tokio::spawn(gateway.put_in_a_round(question, answer))),
-                    None => self.pass_or_decline(question).await,
+                    None => self.pass_or_decline(question, None).await,
                 }
             }
-            _ => self.pass_or_decline(question).await,
+            _ => self.pass_or_decline(question, calls.into_iter().next()).await,
         }
     }
 
-    async fn pass_or_decline(&self, question: Question) {
+    async fn pass_or_decline(&self, question: Question, call: Option<RunContext>) {
         if self.speaks_legacy() {
-            return self.pass_question(question).await;
+            return self.pass_question(question, call).await;
         }
         let answer = declined(&question.method);
         question.from.answer(question.id, answer, Fields::default()).await;
@@ -175,11 +191,31 @@ impl Gateway {
         }
     }
 
-    async fn pass_question(&self, question: Question) {
+    /// Passes a question on as it is. If its call becomes a job before the client has answered, it is put to that as well.
+    async fn pass_question(&self, question: Question, call: Option<RunContext>) {
+        let settled = Arc::new(Signal::default());
+        let by = Asked::By(question.from.clone(), question.id.clone(), Settled(settled.clone()));
+        let ours = self.questions.ask(by);
+        let asked = question.to_json();
         let Question { from, about, id, method, params, extra } = question;
-        let id = Id::from(self.questions.ask(Asked::By(from, id)));
-        let line = Message::Request { id, method, params, extra }.to_line();
+        let can_wait = matches!(&*method, "elicitation/create" | "sampling/createMessage" | "roots/list");
+        if let Some(call) = call.filter(|_| can_wait) {
+            let (me, method) = (self.me.clone(), method.clone());
+            tokio::spawn(async move {
+                let Some(answer) = put_if_it_lasts(asked, &call, &settled, &method).await else { return };
+                if me.upgrade().is_none_or(|gateway| gateway.take_question_back(ours)) {
+                    from.answer(id, answer, Fields::default()).await;
+                }
+            });
+        }
+        let line = Message::Request { id: Id::from(ours), method, params, extra }.to_line();
         self.way_of(about).tell(line).await;
+    }
+
+    /// A question that the client was asked is answered elsewhere. Returns whether the client had not answered.
+    fn take_question_back(&self, ours: u64) -> bool {
+        let way = ReplyTo::client(&self.down);
+        self.questions.take_back(&way, ours)
     }
 
     /// Puts a question to the job of its call, the first of these, which thereby becomes one, and to the client as well if it
@@ -265,7 +301,10 @@ impl Gateway {
     pub(super) async fn client_answered(&self, id: &Id, answer: Answer, extra: Fields) {
         let asked = id.number().and_then(|id| lock(&self.questions.asked).remove(&id));
         match asked {
-            Some(Asked::By(server, id)) => server.answer(id, answer, extra).await,
+            Some(Asked::By(server, id, settled)) => {
+                drop(settled);
+                server.answer(id, answer, extra).await;
+            }
             Some(Asked::Here(waiting)) => drop(waiting.send(answer)),
             None => tracing::warn!(%id, "an answer of the client to no request; it is ignored"),
         }
@@ -275,8 +314,7 @@ impl Gateway {
     pub(super) fn has_question_of(&self, from: &Arc<Connection>, params: Option<&Json>) -> bool {
         let fields = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
         let Some(id) = fields.get("requestId").and_then(Id::read) else { return false };
-        let is_it =
-            |asked: &Asked| matches!(asked, Asked::By(to, theirs) if Arc::ptr_eq(to, from) && *theirs == id);
+        let is_it = |asked: &Asked| matches!(asked, Asked::By(to, theirs, _) if Arc::ptr_eq(to, from) && *theirs == id);
         lock(&self.questions.put).contains_key(&(Arc::as_ptr(from) as usize, id.clone()))
             || lock(&self.questions.asked).values().any(is_it)
     }
@@ -290,13 +328,35 @@ impl Gateway {
             return None;
         }
         let mut asked = lock(&self.questions.asked);
-        let is_it =
-            |asked: &Asked| matches!(asked, Asked::By(to, theirs) if Arc::ptr_eq(to, from) && *theirs == id);
+        let is_it = |asked: &Asked| matches!(asked, Asked::By(to, theirs, _) if Arc::ptr_eq(to, from) && *theirs == id);
         let ours = asked.iter().find(|(_, asked)| is_it(asked)).map(|(ours, _)| *ours);
         let Some(ours) = ours else { return params };
         asked.remove(&ours);
         fields.set("requestId", to_json(&ours));
         Some(fields.to_json())
+    }
+}
+
+/// Puts a question that the client was asked to the job that its call becomes, if that is before it is `settled`. Returns what
+/// is answered there, or that nobody did.
+async fn put_if_it_lasts(asked: Json, call: &RunContext, settled: &Signal, method: &str) -> Option<Answer> {
+    tokio::select! {
+        biased;
+        () = settled.raised() => return None,
+        () = call.landed() => {}
+    }
+    if !call.is_job() {
+        return None;
+    }
+    tokio::select! {
+        biased;
+        () = settled.raised() => None,
+        answers = call.ask(vec![asked]) => match answers.and_then(|answers| answers.into_iter().next()) {
+            Some(answer) => Some(Answer::Result(answer)),
+            // Its call did not need it; whose question it is, the client may know.
+            None if call.has_ended() => None,
+            None => Some(declined(method)),
+        },
     }
 }
 

@@ -148,6 +148,13 @@ impl Memory {
         severity(level).is_none_or(|severity| severity >= least)
     }
 
+    /// Whether a party is subscribed to this resource, or to one that it is a part of.
+    pub(super) fn follows(&self, party: Party, resource: &str) -> bool {
+        let told = self.told();
+        let mut held = told.subscriptions.iter().filter(|held| held.by.contains(&Some(party)));
+        held.any(|held| uri(&held.params).is_some_and(|uri| resource.starts_with(&uri)))
+    }
+
     fn subscribe(&self, party: Option<Party>, params: &Json) {
         let named = uri(params);
         let mut told = self.told();
@@ -269,6 +276,23 @@ mod tests {
     use super::super::parties::Parties;
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_resource_concerns_whoever_is_subscribed_to_it_or_to_what_it_is_a_part_of() {
+        let (memory, parties) = (Memory::new(), Parties::new(true));
+        let [one, other] = [(); 2].map(|()| parties.name());
+        let says = |party, method: &str, uri: &str| {
+            memory.remember_request(Some(party), method, Some(&to_json(&json!({"uri": uri}))))
+        };
+        says(one, "resources/subscribe", "file:///a/");
+        says(other, "resources/subscribe", "file:///b");
+        let follow = |uri| [one, other].map(|party| memory.follows(party, uri));
+        assert_eq!(follow("file:///a/secret"), [true, false]);
+        assert_eq!(follow("file:///b"), [false, true]);
+        says(other, "resources/subscribe", "file:///a/");
+        assert!(!says(one, "resources/unsubscribe", "file:///a/"), "the other still wants to hear of it");
+        assert_eq!(follow("file:///a/"), [false, true]);
+    }
 
     #[test]
     fn the_server_is_told_the_lowest_level_and_each_party_hears_from_its_own_on() {

@@ -377,6 +377,11 @@ impl Upstream {
         self.memory.wants_logs_from(party)
     }
 
+    /// Whether it concerns a party that this resource has changed: of those who share a server, only whoever is subscribed to it.
+    pub(crate) fn follows(&self, party: Party, resource: &str) -> bool {
+        !self.parties.is_shared() || self.memory.follows(party, resource)
+    }
+
     /// Whether a log message of this level is for `party`. Who has a server alone hears all that it says.
     pub(crate) fn hears(&self, party: Party, level: &str) -> bool {
         !self.parties.is_shared() || self.memory.hears(party, level)
