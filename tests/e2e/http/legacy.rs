@@ -153,6 +153,11 @@ fn batches_belong_to_one_revision() {
         std::iter::from_fn(|| answers.message()).map(|answer| answer["id"].to_string()).collect();
     ids.sort();
     assert_eq!(ids, ["1", "2", "null"]);
+    let told = session.send("POST", &[], r#"[{"jsonrpc":"2.0","method":"notifications/x"}]"#);
+    assert_eq!((told.status, told.text()), (202, String::new()), "nothing of it is answered");
+    let few = Served::fixture(&["--max-requests", "1"]);
+    let refused = few.session(PATH, None, "2025-03-26").send("POST", &[], batch);
+    assert_eq!(refused.status, 503, "each request of a batch counts");
     let newer = served.session(PATH, None, "2025-11-25");
     assert_eq!(newer.send("POST", &[], batch).refusal(), (400, -32600));
 }

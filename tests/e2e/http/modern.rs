@@ -132,6 +132,7 @@ fn errors_have_the_status_that_belongs_to_them() {
     for gone in ["initialize", "ping", "tasks/list"] {
         assert_eq!(ask(&served, gone, &params, &[]).refusal(), (404, -32601), "{gone}");
     }
+    assert_eq!(ask(&served, "tools/call", &params, &[]).refusal(), (200, -32602), "it names no tool");
     let task = json!({"taskId": "job_x", "_meta": meta(VERSION)});
     assert_eq!(ask(&served, "tasks/get", &task, &[]).refusal(), (400, -32021));
     let mut task = call("x", &json!({}), &with_tasks());

@@ -17,7 +17,7 @@ use super::reply::{ReplyTo, protocol_error, tool_error, tool_result};
 use super::{Gateway, InFlight, lock};
 use crate::catalog::{Catalog, Tool};
 use crate::economy::inline_budget;
-use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_REQUEST, Id, METHOD_NOT_FOUND};
+use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Id, METHOD_NOT_FOUND};
 use crate::rules::Face;
 use crate::words;
 
@@ -69,6 +69,10 @@ impl Gateway {
         let named = fields.and_then(|fields| fields.read::<String>("name").map(|name| (fields, name)));
         let (request, fields, name) = match (params, named) {
             (Some(request), Some((fields, name))) => (request, fields, name),
+            _ if caller.is_modern() => {
+                let why = "`name`: say which tool is called";
+                return reply.send(id, protocol_error(INVALID_PARAMS, why)).await;
+            }
             (params, _) => {
                 return self.pass_request(caller, id, "tools/call".to_owned(), params, extra, reply).await;
             }

@@ -215,7 +215,14 @@ impl At<'_> {
         if !session.revision.has_batches() {
             return Err(bad_request("batches exist only in revision 2025-03-26"));
         }
-        let permit = self.shared.work_permit()?;
+        let requests = parts.iter().filter(|part| matches!(part, Ok(Message::Request { .. })));
+        let permits = requests.map(|_| self.shared.work_permit()).collect::<Result<Vec<_>, _>>()?;
+        if permits.is_empty() && parts.iter().all(Result::is_ok) {
+            for message in parts.into_iter().flatten() {
+                deliver(&session, message, nowhere()).await;
+            }
+            return Ok(StatusCode::ACCEPTED.into_response());
+        }
         let stream = session.streams.open();
         let mut answers = Vec::new();
         for part in parts {
@@ -238,7 +245,7 @@ impl At<'_> {
             let pumps = answers.into_iter().map(|streamed| pump(&pumped, stream, None, streamed));
             futures_util::future::join_all(pumps).await;
             pumped.streams.end(stream);
-            drop(permit);
+            drop(permits);
         });
         Ok(sse::response(events_of_request(session, reader)))
     }
