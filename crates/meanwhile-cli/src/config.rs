@@ -109,11 +109,7 @@ impl Entry<'_> {
             return Ok(None);
         }
         let server = Server {
-            launch: Launch {
-                name: name.to_owned(),
-                target: self.target()?,
-                era: self.parse("era", era)?.flatten(),
-            },
+            launch: Launch::new(name.to_owned(), self.target()?, self.parse("era", era)?.flatten()),
             oauth: self.take("oauth")?.unwrap_or_default(),
             mode: self.parse("mode", |text: &str| text.parse())?,
             tools: self.tools()?,

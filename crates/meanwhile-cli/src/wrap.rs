@@ -127,7 +127,7 @@ impl Wrap {
         let name = self.name.clone().unwrap_or(name);
         Ok(Settings {
             scope: self.scope.clone().unwrap_or_else(|| scope_of(&name)),
-            launch: Launch { name, target, era: None },
+            launch: Launch::new(name, target, None),
             rules: self.calls.rules(),
             wait_max: self.calls.wait_max,
             max_message: self.calls.max_message,

@@ -315,7 +315,7 @@ mod tests {
         let server = |arg: &str| {
             let (program, args, env) = ("p".into(), vec![arg.into()], vec![]);
             let target = crate::upstream::Target::Process { program, args, env, cwd: None };
-            Launch { name: "s".into(), target, era: None }
+            Launch::new("s".into(), target, None)
         };
         let key = |text: &str| join_key(&server("a"), "t", text);
         assert_eq!(key(r#"{"a":1,"b":[{"x":2.0,"y":null}]}"#), key(r#"{"b":[{"y":null,"x":2}],"a":1.0}"#));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::guard::write;
 use super::web::{Served, Session};
-use crate::client::{Home, store_of, text, tool_names};
+use crate::client::{Home, RAW, example, store_of, text, tool_names};
 use crate::faces::Gate;
 
 const PATH: &str = "/mcp/fixture";
@@ -25,6 +25,18 @@ fn handle(answer: &Value) -> Value {
     let handle = answer["structuredContent"]["handle"].clone();
     assert!(handle.is_string(), "{answer}");
     handle
+}
+
+#[test]
+fn of_which_era_a_server_is_is_asked_once_for_all_sessions() {
+    let home = Home::new();
+    let server = json!({"fixture": {"command": example(RAW), "args": ["--probe", "exit"]}});
+    let served = Served::start(&home, &server, &[]);
+    for _ in 0..3 {
+        let session = served.session(PATH, None, "2025-11-25");
+        assert_eq!(text(&session.call("any", &json!({}))), "any done");
+    }
+    assert_eq!(home.log().matches("server/discover").count(), 1, "{}", home.log());
 }
 
 #[test]

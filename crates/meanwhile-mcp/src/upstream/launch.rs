@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::http::Login;
 use crate::revision::Era;
@@ -15,6 +17,8 @@ pub struct Launch {
     pub target: Target,
     /// How it is spoken to; `None`: it is asked.
     pub era: Option<Era>,
+    /// Whether it has shown that it is a legacy server: each session asks anew, and one that does not answer is waited for each time.
+    is_legacy: Arc<AtomicBool>,
 }
 
 /// Where a server is.
@@ -45,6 +49,12 @@ pub enum Target {
 }
 
 impl Launch {
+    /// A server; whoever has a clone of this learns with it of which era it is.
+    #[must_use]
+    pub fn new(name: String, target: Target, era: Option<Era>) -> Launch {
+        Launch { name, target, era, is_legacy: Arc::default() }
+    }
+
     /// What tells this server from others, the same in every session: its name and its place, nothing secret.
     #[must_use]
     pub fn identity(&self) -> Vec<String> {
@@ -67,7 +77,13 @@ impl Launch {
     /// The era, if it is known beforehand. The old transport was gone before the modern era began.
     pub(super) fn era(&self) -> Option<Era> {
         let is_old = matches!(self.target, Target::Remote { legacy_sse: true, .. });
-        if is_old { Some(Era::Legacy) } else { self.era }
+        let is_legacy = self.is_legacy.load(Ordering::Relaxed);
+        if is_old || (is_legacy && self.era.is_none()) { Some(Era::Legacy) } else { self.era }
+    }
+
+    /// It has taken, or refused, what only a legacy server takes.
+    pub(super) fn shows_legacy(&self, is_legacy: bool) {
+        self.is_legacy.store(is_legacy, Ordering::Relaxed);
     }
 
     /// What a person calls the place: the program, or the URL.
@@ -121,7 +137,7 @@ mod tests {
         let remote = Target::Remote { url, headers: secret(), legacy_sse: false, login: None };
         let process = Target::Process { program: "p".into(), args: vec![], env: secret(), cwd: None };
         for target in [remote, process] {
-            let launch = Launch { name: "n".into(), target, era: None };
+            let launch = Launch::new("n".into(), target, None);
             let shown = format!("{launch:?} {:?} {}", launch.identity(), launch.place());
             assert!(!shown.contains("s3cret"), "{shown}");
         }

@@ -334,6 +334,7 @@ impl Upstream {
                 let answer = waiting.reply().await.answer()?;
                 if matches!(answer, Answer::Result(_)) {
                     *self.era() = Some(Era::Legacy);
+                    self.launch.shows_legacy(true);
                     connection.late.forget();
                     self.memory.initialize_with(params);
                 } else if self.is_modern_after_all(&connection).await {
@@ -341,9 +342,13 @@ impl Upstream {
                     let discovered = connection.discovered();
                     let result = discovered.map(|said| said.to_initialize_result(&self.launch.name));
                     return Ok(result.map_or(answer, Answer::Result));
-                } else if self.launch.is_remote() {
-                    // Perhaps it was not itself; it is asked again who it is.
-                    connection.stop().await;
+                } else {
+                    self.launch.shows_legacy(false);
+                    *self.era() = self.launch.era();
+                    if self.launch.is_remote() {
+                        // Perhaps it was not itself; it is asked again who it is.
+                        connection.stop().await;
+                    }
                 }
                 Ok(answer)
             }

@@ -11,7 +11,7 @@ use crate::transport::{Outbound, Outgoing};
 /// How such a server is started: not at all.
 pub(crate) fn launch() -> Launch {
     let (program, args, env) = ("never started".to_owned(), vec![], vec![]);
-    Launch { name: "s".to_owned(), target: Target::Process { program, args, env, cwd: None }, era: None }
+    Launch::new("s".to_owned(), Target::Process { program, args, env, cwd: None }, None)
 }
 
 /// A server of the modern era that is there, and what it is sent.
