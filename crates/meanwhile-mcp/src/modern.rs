@@ -3,6 +3,7 @@
 //! See <https://modelcontextprotocol.io/specification/2026-07-28/basic>.
 
 use meanwhile_core::Json;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::message::{Fields, INVALID_PARAMS, to_json};
@@ -41,6 +42,8 @@ const TTL_MS: u64 = 5_000;
 pub struct Capabilities {
     /// Ask its user.
     pub elicitation: bool,
+    /// Send its user to a page.
+    pub url: bool,
     /// Ask its model.
     pub sampling: bool,
     /// Name its folders.
@@ -57,17 +60,19 @@ impl Capabilities {
         let extensions = declared.read::<Fields>("extensions").unwrap_or_default();
         Capabilities {
             elicitation: has("elicitation"),
+            url: declared.read::<Fields>("elicitation").is_some_and(|modes| modes.get("url").is_some()),
             sampling: has("sampling"),
             roots: has("roots"),
             tasks: era == Era::Modern && extensions.get(TASKS).is_some(),
         }
     }
 
-    /// Whether the client can answer this request of a server.
+    /// Whether the client can answer this request of a server, which has these parameters.
     #[must_use]
-    pub fn answers(self, method: &str) -> bool {
+    pub fn answers(self, method: &str, params: Option<&RawValue>) -> bool {
+        let mode = || Fields::parse(params?.get()).ok()?.read::<String>("mode");
         match method {
-            "elicitation/create" => self.elicitation,
+            "elicitation/create" => self.elicitation && (self.url || mode().is_none_or(|mode| mode != "url")),
             "sampling/createMessage" => self.sampling,
             "roots/list" => self.roots,
             _ => false,
@@ -209,6 +214,20 @@ mod tests {
 
     fn params(meta: Value) -> Json {
         to_json(&json!({"name": "x", "_meta": meta}))
+    }
+
+    #[test]
+    fn a_client_is_sent_to_a_page_only_if_it_says_that_it_can_be() {
+        let can = |declared: Value, params: Value| {
+            let declared = Fields::parse(&json!({"elicitation": declared}).to_string()).unwrap();
+            Capabilities::read(&declared, Era::Legacy).answers("elicitation/create", Some(&to_json(&params)))
+        };
+        let (form, page) = (json!({"mode": "form"}), json!({"mode": "url", "url": "https://x"}));
+        for form_only in [json!({}), json!({"form": {}})] {
+            assert!(can(form_only.clone(), form.clone()) && can(form_only.clone(), json!({})));
+            assert!(!can(form_only, page.clone()));
+        }
+        assert!(can(json!({"form": {}, "url": {}}), page));
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Held {
             None => Arc::ptr_eq(&entry.passed.to, &question.from),
         };
         let entry = entries.iter().rfind(is_it)?;
-        if !entry.passed.caller.capabilities.answers(&question.method) {
+        if !entry.passed.caller.capabilities.answers(&question.method, question.params.as_deref()) {
             return None;
         }
         let (answer, answered) = oneshot::channel();

@@ -144,7 +144,9 @@ impl Gateway {
         calls.retain(|call| !call.has_ended());
         let client = self.legacy_client();
         let is_job = calls.first().is_some_and(RunContext::is_job);
-        let can_answer = client.as_ref().is_some_and(|client| client.capabilities.answers(&question.method));
+        let can_answer = client
+            .as_ref()
+            .is_some_and(|client| client.capabilities.answers(&question.method, question.params.as_deref()));
         let for_job = match question.method.as_str() {
             "elicitation/create" => !can_answer || is_job,
             "sampling/createMessage" | "roots/list" => client.is_none() || is_job,

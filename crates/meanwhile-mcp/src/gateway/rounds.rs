@@ -24,8 +24,9 @@ impl Gateway {
         }
         let open = self.open_inputs(job).await.ok()?;
         let can_answer = |input: &Input| {
-            let method = Fields::parse(input.question.get()).ok()?.read::<String>("method")?;
-            caller.capabilities.answers(&method).then_some(())
+            let question = Fields::parse(input.question.get()).ok()?;
+            let method = question.read::<String>("method")?;
+            caller.capabilities.answers(&method, question.get("params")).then_some(())
         };
         if open.is_empty() || open.iter().any(|input| can_answer(input).is_none()) {
             return None;

@@ -290,7 +290,7 @@ impl Waiters {
         let Some(open) = self.open(self.known_as(sent_as)) else { return false };
         let Some(asker) = open.asker.filter(|_| open.again.is_some()) else { return false };
         let can_answer = |(_, question): &(String, Fields)| {
-            asker.answers(&question.read::<String>("method").unwrap_or_default())
+            asker.answers(&question.read::<String>("method").unwrap_or_default(), question.get("params"))
         };
         !open.context.as_ref().is_some_and(RunContext::is_job) && interim.questions.iter().all(can_answer)
     }
