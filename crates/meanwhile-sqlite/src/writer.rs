@@ -428,13 +428,14 @@ impl File {
     /// The version counts only the commits of *other* connections, in this process or another. It is asked of the
     /// writer's own connection, so our own commits wake nobody twice.
     fn changed_by_others(&mut self) -> rusqlite::Result<News> {
-        // Before the last change: what comes between is then looked at once more.
-        let version = data_version(&self.sql)?;
-        if version == self.seen.version {
+        if data_version(&self.sql)? == self.seen.version {
             return Ok(News::default());
         }
-        let now = Seen::at(version, &self.sql)?;
-        let jobs = changed_after(&self.sql, self.seen.change, NEWS_MAX)?;
+        // All as it is at one moment: of a commit in between one half would be seen now and the other would make no sense later.
+        let look = self.sql.savepoint()?;
+        let now = Seen::now(&look)?;
+        let jobs = changed_after(&look, self.seen.change, NEWS_MAX)?;
+        look.commit()?;
         // Nothing counts as seen before all of it could be read.
         let before = std::mem::replace(&mut self.seen, now);
         let is_known = match jobs.len() {
@@ -465,11 +466,8 @@ impl File {
 
 impl Seen {
     fn now(sql: &Connection) -> rusqlite::Result<Seen> {
-        // In this order: see `changed_by_others`.
-        Seen::at(data_version(sql)?, sql)
-    }
-
-    fn at(version: i64, sql: &Connection) -> rusqlite::Result<Seen> {
+        // The version first: what comes after it is then looked at once more.
+        let version = data_version(sql)?;
         Ok(Seen { version, change: last_change(sql)?, quiet: quiet(sql)?, end: last_end(sql)? })
     }
 
