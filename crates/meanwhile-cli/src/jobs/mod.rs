@@ -135,7 +135,7 @@ impl Jobs {
         if !watches && let Some(file) = self.state.missing()? {
             eprintln!("there is no job store yet: {}", file.display());
             return match self.command {
-                Command::List { .. } if self.json => print_json(&[(); 0]),
+                Command::List { .. } if self.json => print_json(&Value::Array(vec![])),
                 Command::List { .. } => print("No jobs.\n"),
                 _ => Ok(NO_SUCH_JOB),
             };

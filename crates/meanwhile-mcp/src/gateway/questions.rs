@@ -49,6 +49,13 @@ enum Asked {
     Here(oneshot::Sender<Answer>),
 }
 
+impl Asked {
+    /// Whether it is what this server asked under this id of its own.
+    fn is_by(&self, from: &Arc<Connection>, id: &Id) -> bool {
+        matches!(self, Asked::By(server, theirs, _) if Arc::ptr_eq(server, from) && theirs == id)
+    }
+}
+
 /// Raises its signal when it is dropped.
 struct Settled(Arc<Signal>);
 
@@ -316,9 +323,8 @@ impl Gateway {
     pub(super) fn has_question_of(&self, from: &Arc<Connection>, params: Option<&Json>) -> bool {
         let fields = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
         let Some(id) = fields.get("requestId").and_then(Id::read) else { return false };
-        let is_it = |asked: &Asked| matches!(asked, Asked::By(to, theirs, _) if Arc::ptr_eq(to, from) && *theirs == id);
         lock(&self.questions.put).contains_key(&(Arc::as_ptr(from) as usize, id.clone()))
-            || lock(&self.questions.asked).values().any(is_it)
+            || lock(&self.questions.asked).values().any(|asked| asked.is_by(from, &id))
     }
 
     /// A server takes a question of its own back. What is left of it is for the client, which knows it under our id.
@@ -330,8 +336,7 @@ impl Gateway {
             return None;
         }
         let mut asked = lock(&self.questions.asked);
-        let is_it = |asked: &Asked| matches!(asked, Asked::By(to, theirs, _) if Arc::ptr_eq(to, from) && *theirs == id);
-        let ours = asked.iter().find(|(_, asked)| is_it(asked)).map(|(ours, _)| *ours);
+        let ours = asked.iter().find(|(_, asked)| asked.is_by(from, &id)).map(|(ours, _)| *ours);
         let Some(ours) = ours else { return params };
         asked.remove(&ours);
         fields.set("requestId", to_json(&ours));

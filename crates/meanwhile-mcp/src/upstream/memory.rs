@@ -152,7 +152,7 @@ impl Memory {
     pub(super) fn follows(&self, party: Party, resource: &str) -> bool {
         let told = self.told();
         let mut held = told.subscriptions.iter().filter(|held| held.by.contains(&Some(party)));
-        held.any(|held| uri(&held.params).is_some_and(|uri| resource.starts_with(&uri)))
+        held.any(|held| uri(&held.params).is_some_and(|uri| is_part_of(resource, &uri)))
     }
 
     fn subscribe(&self, party: Option<Party>, params: &Json) {
@@ -254,6 +254,12 @@ fn level(params: &Json) -> Option<usize> {
     severity(&Fields::parse(params.get()).ok()?.read::<String>("level")?)
 }
 
+/// Whether a resource is this one, or one below it.
+fn is_part_of(resource: &str, whole: &str) -> bool {
+    let rest = resource.strip_prefix(whole).filter(|_| !whole.is_empty());
+    rest.is_some_and(|rest| rest.is_empty() || whole.ends_with('/') || rest.starts_with(['/', '?', '#']))
+}
+
 fn uri(params: &Json) -> Option<String> {
     Fields::parse(params.get()).ok()?.read("uri")
 }
@@ -289,6 +295,9 @@ mod tests {
         let follow = |uri| [one, other].map(|party| memory.follows(party, uri));
         assert_eq!(follow("file:///a/secret"), [true, false]);
         assert_eq!(follow("file:///b"), [false, true]);
+        assert_eq!([follow("file:///b/c"), follow("file:///bc")], [[false, true], [false, false]]);
+        says(one, "resources/subscribe", "");
+        assert_eq!(follow("file:///b"), [false, true], "nothing is below what has no name");
         says(other, "resources/subscribe", "file:///a/");
         assert!(!says(one, "resources/unsubscribe", "file:///a/"), "the other still wants to hear of it");
         assert_eq!(follow("file:///a/"), [false, true]);

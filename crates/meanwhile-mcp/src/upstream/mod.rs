@@ -216,7 +216,7 @@ impl Upstream {
         // In a task of its own: whoever gives up waiting must not leave a process behind that nobody knows of.
         let upstream = self.clone();
         let brought_up = tokio::spawn(async move { upstream.bring_up().await });
-        brought_up.await.unwrap_or_else(|_| Err(self.ended()))
+        brought_up.await.unwrap_or_else(|_| Err(UpstreamError::Ending))
     }
 
     async fn bring_up(&self) -> Result<Arc<Connection>, UpstreamError> {
@@ -229,7 +229,7 @@ impl Upstream {
         }
         self.pause(&mut backoff).await;
         if self.stopped.is_cancelled() {
-            return Err(self.ended());
+            return Err(UpstreamError::Ending);
         }
         backoff.started = Some(Instant::now());
         let started = self.start().await;
@@ -264,10 +264,6 @@ impl Upstream {
         if self.failed.set(error.clone()).is_ok() {
             tracing::error!("{error}");
         }
-    }
-
-    fn ended(&self) -> UpstreamError {
-        UpstreamError::Ending
     }
 
     /// The running server, if there is one.
@@ -449,7 +445,7 @@ impl Upstream {
             Found::Legacy => self.introduce_again(connection).await,
             Found::Gone(_) if self.stopped.is_cancelled() => {
                 connection.stop().await;
-                Err(self.ended())
+                Err(UpstreamError::Ending)
             }
             Found::Gone(reason) if self.launch.is_remote() => {
                 connection.stop().await;
