@@ -38,7 +38,9 @@ export async function gateway({ tasks, url, dir, verbose }) {
     ? { type: 'http', url }
     : { command: fixtureBinary(), args: ['--transport', 'stdio', '--tasks', tasks] };
   const config = join(dir, 'config.json');
-  writeFileSync(config, JSON.stringify({ mcpServers: { fixture: upstream } }));
+  // The suite takes this one for a tool that there is only as a task.
+  const tools = { failing_job: 'task' };
+  writeFileSync(config, JSON.stringify({ mcpServers: { fixture: { ...upstream, tools } } }));
   const env = { MEANWHILE_STATE_DIR: join(dir, 'state') };
   const command = [meanwhile(), 'serve', '--config', config, '--listen', '127.0.0.1:0'];
   const server = await listening(command, { env, verbose });

@@ -232,18 +232,34 @@ fn a_call_that_asks_is_answered_with_the_question_and_comes_again() {
     let (key, request) = requests.iter().next().unwrap();
     assert_eq!((requests.len(), &request["method"]), (1, &json!("elicitation/create")));
     assert_eq!(request["params"]["message"], "Which colour?");
-    let again = |responses: Value| {
-        let mut params = call("ask_elicitation", json!({}));
+    let again_with = |arguments: Value, responses: Value| {
+        let mut params = call("ask_elicitation", arguments);
         params["inputResponses"] = responses;
         params["requestState"] = asked["requestState"].clone();
         client.modern("tools/call", params, &can)
     };
+    let again = |responses: Value| again_with(json!({}), responses);
+    let accepted = json!({key: {"action": "accept", "content": {"colour": "red"}}});
+    // What it was given counts for the same call only.
+    let other = json!({"after": "/dev/null"});
+    assert_eq!(again_with(other, accepted.clone()).unwrap_err()["code"], -32602);
+    for (wrong, named) in [
+        (json!("red"), "`inputResponses`"),
+        (json!({key: "red"}), key.as_str()),
+        (json!({key: {"colour": "red"}}), "`action`"),
+    ] {
+        let refused = again(wrong).unwrap_err();
+        assert!(
+            refused["code"] == -32602 && refused["message"].as_str().unwrap().contains(named),
+            "{refused}"
+        );
+    }
     let still = again(json!({})).unwrap();
     assert_eq!(
         (&still["resultType"], &still["inputRequests"]),
         (&json!("input_required"), &asked["inputRequests"])
     );
-    let answer = again(json!({key: {"action": "accept", "content": {"colour": "red"}}})).unwrap();
+    let answer = again(accepted).unwrap();
     assert_eq!(answer["resultType"], "complete");
     assert!(text(&answer).contains("red"), "{answer}");
     let mut forged = call("ask_elicitation", json!({}));
@@ -264,6 +280,8 @@ fn a_task_that_asks_is_answered_by_an_update() {
     };
     let asking = wait("input_required");
     let key = asking["inputRequests"].as_object().unwrap().keys().next().unwrap().clone();
+    let wrong = json!({"taskId": id, "inputResponses": {&key: {"action": "maybe"}}});
+    assert_eq!(client.modern("tasks/update", wrong, &with_tasks()).unwrap_err()["code"], -32602);
     let answers = json!({"nobody asked": {}, &key: {"action": "accept", "content": {"colour": "blue"}}});
     let params = json!({"taskId": id, "inputResponses": answers});
     assert_eq!(client.modern("tasks/update", params, &with_tasks()).unwrap()["resultType"], "complete");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::client::{Client, FIXTURE, Hello, text};
+use crate::modern::with_tasks;
 
 const RELATED: &str = "io.modelcontextprotocol/related-task";
 
@@ -37,6 +38,45 @@ fn every_tool_may_be_called_as_a_task_and_says_so() {
     assert!(introduced["capabilities"].get("tasks").is_none());
     let list = older.request("tools/list", json!({})).unwrap();
     assert!(list["tools"].as_array().unwrap().iter().all(|tool| tool.get("execution").is_none()));
+}
+
+#[test]
+fn a_tool_may_be_there_as_a_task_only() {
+    let client = Client::wrap(&["--tool", "echo=task"], &[FIXTURE]);
+    client.initialize();
+    let list = client.request("tools/list", json!({})).unwrap();
+    let echo = list["tools"].as_array().unwrap().iter().find(|tool| tool["name"] == "echo").unwrap();
+    assert_eq!(echo["execution"], json!({"taskSupport": "required"}));
+    let plain = json!({"name": "echo", "arguments": {"text": "x"}});
+    let refused = client.request("tools/call", plain.clone()).unwrap_err();
+    assert_eq!(refused["code"], -32601, "{refused}");
+    let task = as_task(&client, "echo", json!({"text": "x"}));
+    let result = client.request("tasks/result", json!({"taskId": task["taskId"]})).unwrap();
+    assert_eq!(text(&result), "x");
+    let refused = client.modern("tools/call", plain.clone(), &json!({})).unwrap_err();
+    assert_eq!(refused["code"], -32021, "{refused}");
+    assert_eq!(client.modern("tools/call", plain, &with_tasks()).unwrap()["resultType"], "task");
+}
+
+#[test]
+fn a_wish_for_a_task_that_cannot_be_met_is_refused_and_starts_nothing() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    let call = |tool: &str, task: Value| {
+        let params = json!({"name": tool, "arguments": {"token": "x"}, "task": task});
+        let refused = client.request("tools/call", params).unwrap_err();
+        (refused["code"].clone(), refused["message"].as_str().unwrap().to_owned())
+    };
+    for (tool, task, code, named) in [
+        ("effect", json!("now"), -32602, "`task`"),
+        ("effect", json!({"ttl": "1h"}), -32602, "`task/ttl`"),
+        ("effect", json!({"ttl": -1}), -32602, "`task/ttl`"),
+        ("list_jobs", json!({}), -32601, "list_jobs"),
+    ] {
+        let (is, message) = call(tool, task.clone());
+        assert!(is == code && message.contains(named), "{task}: {is} {message}");
+    }
+    assert!(!client.home().log().contains("effect"), "{}", client.home().log());
 }
 
 #[test]

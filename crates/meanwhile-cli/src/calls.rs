@@ -10,12 +10,13 @@ use meanwhile_mcp::rules::{Face, Rule, Rules, Treatment, duration};
 /// How calls are treated.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Calls {
-    /// How calls look: inline (the result, however long it takes), auto (the result if it is fast, else a handle), handle (at once)
+    /// How calls look: inline (the result, however long it takes), auto (the result if it is fast, else a handle), handle (at once),
+    /// task (a native task at once, and refused to clients without tasks)
     #[arg(long, env = "MEANWHILE_MODE", value_name = "MODE", default_value = "auto", value_parser = str::parse::<Face>)]
     pub(crate) mode: Face,
 
-    /// Treat the tools of a name differently: PATTERN=SETTING[,SETTING…] with inline, auto, handle, inline-budget=TIME,
-    /// timeout=TIME, ttl=TIME, rerun=yes|no, join=yes|no; may be given several times, the last that fits wins
+    /// Treat the tools of a name differently: PATTERN=SETTING[,SETTING…] with inline, auto, handle, task,
+    /// inline-budget=TIME, timeout=TIME, ttl=TIME, rerun=yes|no, join=yes|no; may be given several times, the last that fits wins
     #[arg(long = "tool", value_name = "RULE", value_parser = str::parse::<Rule>)]
     pub(crate) tools: Vec<Rule>,
 

@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use data_encoding::BASE32_NOPAD;
 use jsonschema::Validator;
 use meanwhile_core::Json;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::message::{Fields, to_json};
-use crate::rules::{Rules, Treatment};
+use crate::rules::{Face, Rules, Treatment};
 use crate::upstream::Launch;
 use crate::words;
 
@@ -73,7 +73,7 @@ impl Tool {
         if let Value::Object(fields) = &mut arguments {
             fields.retain(|_, value| !value.is_null());
         }
-        judge(validator, &arguments)
+        judge(validator, &arguments, "arguments")
     }
 
     /// A schema that does not compile is reported once, here, and then skipped: the upstream judges for itself.
@@ -132,10 +132,11 @@ impl Catalog {
         let known = self.get(&fields.read::<String>("name")?)?;
         // What the upstream can make of its calls is between it and us: here every slow call may be a task.
         fields.take("execution");
-        let Some(suffix) = words::suffix(known.treatment.face, poll) else { return Some(fields.to_json()) };
-        if core_tasks {
-            fields.set("execution", to_json(&serde_json::json!({"taskSupport": "optional"})));
+        let face = known.treatment.face;
+        if let Some(support) = task_support(face).filter(|_| core_tasks) {
+            fields.set("execution", to_json(&json!({"taskSupport": support})));
         }
+        let Some(suffix) = words::suffix(face, poll) else { return Some(fields.to_json()) };
         // A handle is not what the schema promises, and structured content must be.
         fields.take("outputSchema");
         let described = fields.get("description").and_then(|description| append(description, &suffix));
@@ -144,15 +145,24 @@ impl Catalog {
     }
 }
 
-/// Checks a value against a schema. A schema that does not compile allows everything.
+/// Whether the calls of a tool may, or must, be tasks of revision 2025-11-25.
+fn task_support(face: Face) -> Option<&'static str> {
+    match face {
+        Face::Inline => None,
+        Face::Auto | Face::Handle => Some("optional"),
+        Face::Task => Some("required"),
+    }
+}
+
+/// Checks a value, which is called `whole`, against a schema. A schema that does not compile allows everything.
 ///
 /// # Errors
 /// A text that names each field that is wrong, and how.
-pub fn violations(schema: &Value, value: &Value) -> Result<(), String> {
-    jsonschema::options().build(schema).map_or(Ok(()), |validator| judge(&validator, value))
+pub fn violations(schema: &Value, value: &Value, whole: &str) -> Result<(), String> {
+    jsonschema::options().build(schema).map_or(Ok(()), |validator| judge(&validator, value, whole))
 }
 
-fn judge(validator: &Validator, value: &Value) -> Result<(), String> {
+fn judge(validator: &Validator, value: &Value, whole: &str) -> Result<(), String> {
     if validator.is_valid(value) {
         return Ok(());
     }
@@ -161,7 +171,7 @@ fn judge(validator: &Validator, value: &Value) -> Result<(), String> {
         .take(VIOLATIONS_MAX)
         .map(|error| {
             let path = error.instance_path().to_string();
-            let field = if path.is_empty() { "arguments" } else { path.trim_start_matches('/') };
+            let field = if path.is_empty() { whole } else { path.trim_start_matches('/') };
             let text: String = error.to_string().chars().take(VIOLATION_CHARS).collect();
             format!("`{field}`: {text}")
         })

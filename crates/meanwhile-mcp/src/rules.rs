@@ -14,6 +14,8 @@ pub enum Face {
     Auto,
     /// A handle, at once.
     Handle,
+    /// A native task, at once; a client that has no tasks is refused.
+    Task,
 }
 
 impl FromStr for Face {
@@ -24,7 +26,8 @@ impl FromStr for Face {
             "inline" => Ok(Face::Inline),
             "auto" => Ok(Face::Auto),
             "handle" => Ok(Face::Handle),
-            _ => Err(format!("`{text}` is no mode: write inline, auto or handle")),
+            "task" => Ok(Face::Task),
+            _ => Err(format!("`{text}` is no mode: write inline, auto, handle or task")),
         }
     }
 }

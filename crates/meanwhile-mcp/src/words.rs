@@ -35,7 +35,8 @@ const ENDED_NAMED: usize = 5;
 #[must_use]
 pub fn suffix(face: Face, poll: &str) -> Option<String> {
     match face {
-        Face::Inline => None,
+        // Of tasks the client knows by itself.
+        Face::Inline | Face::Task => None,
         Face::Auto => Some(format!(
             "[If this is slow it returns a handle instead of its result; then get the result with {poll}.]"
         )),

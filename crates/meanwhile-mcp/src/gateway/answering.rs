@@ -6,6 +6,7 @@ use meanwhile_core::engine::{Answered, answer};
 use meanwhile_core::job::Input;
 use meanwhile_core::{Actor, Json, Status};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Gateway;
@@ -91,7 +92,6 @@ fn shaped(input: &Input, answer: &Json) -> Result<Json, String> {
 }
 
 fn elicited(question: &Fields, given: Value) -> Result<Json, String> {
-    let params: Fields = question.read("params").unwrap_or_default();
     let action = given.get("action").and_then(Value::as_str).map(str::to_owned);
     let result = match action.as_deref() {
         Some("accept" | "decline" | "cancel") => given,
@@ -103,13 +103,33 @@ fn elicited(question: &Fields, given: Value) -> Result<Json, String> {
             );
         }
     };
+    let params: Fields = question.read("params").unwrap_or_default();
     if result["action"] == "accept"
         && let Some(schema) = params.read::<Value>("requestedSchema")
     {
-        let content = result.get("content").cloned().unwrap_or_else(|| json!({}));
-        violations(&schema, &content)?;
+        violations(&schema, result.get("content").unwrap_or(&json!({})), "content")?;
     }
     Ok(to_json(&result))
+}
+
+/// Whether what a client answers can be an answer to the question. Whether the user has filled the form in as its asker wants it,
+/// the asker judges, as it does where the two speak without us.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn fits(input: &Input, answer: &RawValue) -> Result<(), String> {
+    let answer: Value = serde_json::from_str(answer.get()).map_err(|error| error.to_string())?;
+    let question = Fields::parse(input.question.get()).unwrap_or_default();
+    if !answer.is_object() {
+        return Err("must be an object".to_owned());
+    }
+    if question.read::<String>("method").as_deref() != Some("elicitation/create") {
+        return Ok(());
+    }
+    match answer["action"].as_str() {
+        Some("accept" | "decline" | "cancel") => Ok(()),
+        _ => Err("`action`: must be accept, decline or cancel".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +153,8 @@ mod tests {
         assert_eq!(asked(question.clone(), accepted.clone()), Ok(accepted));
         assert_eq!(asked(question.clone(), json!({"action": "decline"})), Ok(json!({"action": "decline"})));
         assert!(asked(question.clone(), json!({"name": 7})).unwrap_err().contains("`name`"));
-        assert!(asked(question.clone(), json!({"action": "accept"})).unwrap_err().contains("name"));
+        let missing = asked(question.clone(), json!({"action": "accept"})).unwrap_err();
+        assert!(missing.starts_with("`content`: ") && missing.contains("name"), "{missing}");
         assert!(asked(question, json!("x")).is_err());
     }
 

@@ -18,6 +18,7 @@ use super::{Gateway, InFlight, lock};
 use crate::catalog::{Catalog, Tool};
 use crate::economy::inline_budget;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, Id, METHOD_NOT_FOUND};
+use crate::modern::needs_tasks;
 use crate::rules::Face;
 use crate::words;
 
@@ -37,17 +38,21 @@ struct WantedTask {
 
 impl WantedTask {
     /// What the call's `task` says. To other revisions the field means nothing, and it is to be ignored.
-    fn take(fields: &mut Fields, caller: &Caller) -> Option<WantedTask> {
+    ///
+    /// # Errors
+    /// If it says nothing that can be understood; the text names the field.
+    fn take(fields: &mut Fields, caller: &Caller) -> Result<Option<WantedTask>, String> {
         if !caller.is_modern() && !caller.revision.has_core_tasks() {
-            return None;
+            return Ok(None);
         }
-        let task = fields.take("task")?;
-        if caller.is_modern() {
-            return None;
-        }
-        let task = Fields::parse(task.get()).unwrap_or_default();
-        let ttl = task.read::<f64>("ttl").filter(|ttl| *ttl >= 0.0);
-        Some(WantedTask { ttl: ttl.map(|ttl| Duration::from_millis(ttl as u64)) })
+        let Some(task) = fields.take("task").filter(|_| !caller.is_modern()) else { return Ok(None) };
+        let task = Fields::parse(task.get()).map_err(|_| "`task`: must be an object, as {\"ttl\": 60000}")?;
+        let ttl = match task.get("ttl").map(|_| task.read::<Option<f64>>("ttl")) {
+            None | Some(Some(None)) => None,
+            Some(Some(Some(ttl))) if ttl >= 0.0 => Some(Duration::from_millis(ttl as u64)),
+            Some(_) => return Err("`task/ttl`: must be a number of milliseconds".to_owned()),
+        };
+        Ok(Some(WantedTask { ttl }))
     }
 }
 
@@ -118,12 +123,18 @@ impl Gateway {
         open: &OpenCall,
     ) -> Option<Answer> {
         self.notice_store();
-        let wanted = WantedTask::take(&mut fields, &open.caller);
+        let wanted = match WantedTask::take(&mut fields, &open.caller) {
+            Ok(wanted) => wanted,
+            Err(why) => return Some(protocol_error(INVALID_PARAMS, &why)),
+        };
         if wanted.is_some() || open.caller.is_modern() {
             request = fields.to_json();
         }
         let catalog = self.catalog().await;
         if let Some(ours) = self.own_tool(name, &catalog) {
+            if wanted.is_some() {
+                return Some(no_task(name, "it answers at once"));
+            }
             let answer = tokio::select! {
                 answer = Box::pin(self.call_own_tool(ours, &open.caller, &fields, &catalog)) => answer,
                 () = open.cancel.raised() => return None,
@@ -177,7 +188,8 @@ impl Gateway {
         }
         let tool = &asked.tool;
         let called = match tool.treatment.face {
-            Face::Handle => {
+            Face::Task if !open.caller.capabilities.tasks => return Some(only_as_a_task(tool, &open.caller)),
+            Face::Handle | Face::Task => {
                 let call = asked.call(&self.settings).clone();
                 Box::pin(self.engine.start(call, policy(tool))).await
             }
@@ -215,8 +227,7 @@ impl Gateway {
         open: &OpenCall,
     ) -> Option<Answer> {
         if !asked.may_become_a_job() {
-            let why = format!("{} cannot be called as a task: it is configured inline", asked.tool.name);
-            return Some(protocol_error(METHOD_NOT_FOUND, &why));
+            return Some(no_task(&asked.tool.name, "it is configured inline"));
         }
         self.uses_tasks.store(true, Ordering::Relaxed);
         let mut policy = policy(&asked.tool);
@@ -305,6 +316,20 @@ impl Gateway {
 
 fn policy(tool: &Tool) -> Policy {
     Policy { rerun: tool.rerun, timeout: tool.treatment.timeout, ttl: tool.treatment.ttl }
+}
+
+/// A call as a task of a tool that has none.
+fn no_task(tool: &str, why: &str) -> Answer {
+    protocol_error(METHOD_NOT_FOUND, &format!("{tool} cannot be called as a task: {why}"))
+}
+
+/// A call by a client without tasks of a tool that is for those who have them.
+fn only_as_a_task(tool: &Tool, caller: &Caller) -> Answer {
+    if caller.is_modern() {
+        return Answer::Error(needs_tasks());
+    }
+    let why = format!("{} can only be called as a task: it is configured so; nothing was started", tool.name);
+    protocol_error(METHOD_NOT_FOUND, &why)
 }
 
 fn ended(attempt: Attempt) -> Option<Answer> {

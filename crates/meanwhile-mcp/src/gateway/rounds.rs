@@ -1,20 +1,20 @@
 //! Questions of a call to a client of the modern era, in several rounds: the call is answered with what is asked, and comes again
 //! with the answers. Between two rounds the call is a job, so any process can go on with it; what the client hands back to us is
-//! no more than the job's handle, which counts only in its own scope.
+//! no more than the job's handle, which counts only in its own scope and for the same call.
 //! See <https://modelcontextprotocol.io/specification/2026-07-28/basic/patterns/mrtr>.
 
 use std::sync::Arc;
 
 use meanwhile_core::job::Input;
-use meanwhile_core::{Handle, Job, Status};
+use meanwhile_core::{Handle, Job, Status, StoreError};
 
 use super::Gateway;
 use super::caller::Caller;
 use super::open_call::OpenCall;
-use super::reply::protocol_error;
-use crate::catalog::{Catalog, Tool};
+use super::tasks::{Wrong, invalid};
+use crate::catalog::{Catalog, Tool, join_key};
 use crate::dialect;
-use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, to_json};
+use crate::message::{Answer, Fields, to_json};
 
 impl Gateway {
     /// What a job asks, as the answer of its call, if this client can answer all of it.
@@ -45,7 +45,8 @@ impl Gateway {
         is_handle || !self.upstream.is_modern()
     }
 
-    /// A call that comes again with answers: its job goes on with them, and is waited for as a call is.
+    /// A call that comes again with answers: its job goes on with them, and is waited for as a call is. `None` if the client has
+    /// taken it back.
     pub(super) async fn next_round(
         self: &Arc<Self>,
         fields: &Fields,
@@ -53,42 +54,55 @@ impl Gateway {
         catalog: &Catalog,
         open: &OpenCall,
     ) -> Option<Answer> {
-        let state: String = fields.read("requestState").unwrap_or_default();
-        let unknown = || {
-            let why = "`requestState`: no call of yours waits for these answers";
-            Some(protocol_error(INVALID_PARAMS, why))
-        };
-        let Ok(handle) = state.parse::<Handle>() else { return unknown() };
-        let answers = fields.read::<Fields>("inputResponses").unwrap_or_default();
-        let known = match self.engine.store().job(handle).await {
-            Ok(known) => known.filter(|job| job.scope == self.settings.scope && job.tool == tool.name),
-            Err(error) => return Some(protocol_error(INTERNAL_ERROR, &error.to_string())),
-        };
-        if known.is_none_or(|job| job.expired_at.is_some()) {
-            return unknown();
+        tokio::select! {
+            answer = self.go_on(fields, tool, catalog, open) => {
+                Some(answer.unwrap_or_else(|Wrong(answer)| answer))
+            }
+            () = open.cancel.raised() => None,
         }
-        let ended = async {
-            self.give_answers(handle, answers).await?;
-            let patience = self.budget(tool, &open.caller).await.unwrap_or_default();
-            self.wait_for(handle, patience).await
-        };
-        let job = tokio::select! {
-            job = ended => job,
-            () = open.cancel.raised() => return None,
-        };
-        let job = match job {
-            Ok(Some(job)) => job,
-            Ok(None) => return unknown(),
-            Err(error) => return Some(protocol_error(INTERNAL_ERROR, &error.to_string())),
-        };
-        if !job.status.is_terminal() {
-            return Some(self.handle_answer(&open.caller, &job, false, catalog).await);
-        }
-        self.collect(&job);
-        Some(
-            self.whole_answer(&job)
-                .await
-                .unwrap_or_else(|error| protocol_error(INTERNAL_ERROR, &error.to_string())),
-        )
     }
+
+    async fn go_on(
+        self: &Arc<Self>,
+        fields: &Fields,
+        tool: &Tool,
+        catalog: &Catalog,
+        open: &OpenCall,
+    ) -> Result<Answer, Wrong> {
+        let job = self.job_of_round(fields, tool).await?.ok_or_else(unknown)?;
+        if let Some(responses) = fields.get("inputResponses") {
+            self.take_responses(&job, responses).await?;
+        }
+        let patience = self.budget(tool, &open.caller).await.unwrap_or_default();
+        let job = self.wait_for(job.handle, patience).await?.ok_or_else(unknown)?;
+        if !job.status.is_terminal() {
+            return Ok(self.handle_answer(&open.caller, &job, false, catalog).await);
+        }
+        let answer = self.whole_answer(&job).await?;
+        self.collect(&job);
+        Ok(answer)
+    }
+
+    /// The job of the very call that comes again: one of another scope, tool or arguments is not there.
+    async fn job_of_round(&self, fields: &Fields, tool: &Tool) -> Result<Option<Job>, StoreError> {
+        let state: Option<Handle> = fields.read("requestState");
+        let Some(handle) = state else { return Ok(None) };
+        let store = self.engine.store();
+        let is_ours = |job: &Job| job.scope == self.settings.scope && job.tool == tool.name;
+        let Some(job) = store.job(handle).await?.filter(|job| is_ours(job) && job.expired_at.is_none())
+        else {
+            return Ok(None);
+        };
+        let first = store.request(handle).await?;
+        let first = first.and_then(|request| Fields::parse(request.get()).ok()).unwrap_or_default();
+        let same = |fields: &Fields| {
+            let arguments = fields.get("arguments").map_or("{}", |arguments| arguments.get());
+            join_key(&self.settings.launch, &tool.name, arguments)
+        };
+        Ok(Some(job).filter(|_| same(&first) == same(fields)))
+    }
+}
+
+fn unknown() -> Wrong {
+    invalid("`requestState`: no call of yours with these arguments waits for answers")
 }

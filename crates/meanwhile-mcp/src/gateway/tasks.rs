@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meanwhile_core::engine::{Action, Answered, Controlled, Until, answer, read_answer, wait};
+use meanwhile_core::engine::{Action, Controlled, Until, answer, read_answer, wait};
 use meanwhile_core::job::Input;
 use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Actor, Handle, Job, Json, Op, Refused, Status, StoreError};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::answering::fits;
 use super::caller::Caller;
 use super::open_call::OpenCall;
 use super::reply::{ReplyTo, protocol_error};
@@ -25,8 +26,8 @@ const POLL_MAX: Duration = Duration::from_secs(5);
 /// How long one wait for a task's end is, before it is looked at again.
 const WAIT: Duration = Duration::from_secs(3600);
 
-/// Why a task's request has no proper answer.
-struct Wrong(Answer);
+/// Why a task's request, or a call's next round, has no proper answer.
+pub(super) struct Wrong(pub(super) Answer);
 
 impl From<StoreError> for Wrong {
     fn from(error: StoreError) -> Wrong {
@@ -34,8 +35,12 @@ impl From<StoreError> for Wrong {
     }
 }
 
-fn invalid(why: &str) -> Wrong {
+pub(super) fn invalid(why: &str) -> Wrong {
     Wrong(protocol_error(INVALID_PARAMS, why))
+}
+
+fn no_responses() -> Wrong {
+    invalid("`inputResponses`: must be an object of answers by their keys")
 }
 
 fn fields_of(params: Option<&Json>) -> Fields {
@@ -119,11 +124,8 @@ impl Gateway {
             let params = fields_of(params.as_ref());
             let answer = async {
                 let job = gateway.task(&params).await?;
-                let Some(answers) = params.read::<Fields>("inputResponses") else {
-                    return Err(invalid("`inputResponses`: an object of answers by their keys"));
-                };
-                // What is not asked any more is ignored.
-                gateway.give_answers(job.handle, answers).await?;
+                let answers = params.get("inputResponses");
+                gateway.take_responses(&job, answers.ok_or_else(no_responses)?).await?;
                 Ok(Answer::Result(to_json(&json!({}))))
             };
             let answer: Result<Answer, Wrong> = answer.await;
@@ -131,19 +133,24 @@ impl Gateway {
         });
     }
 
-    /// Gives a job the user's answers. Returns it as it then is, if it is there.
-    pub(super) async fn give_answers(
-        &self,
-        handle: Handle,
-        answers: Fields,
-    ) -> Result<Option<Job>, StoreError> {
+    /// Gives a job what a client answers: all of it, or none if one of the answers cannot be one to its question. What is not
+    /// asked, or not any more, is ignored.
+    pub(super) async fn take_responses(&self, job: &Job, responses: &RawValue) -> Result<(), Wrong> {
+        let responses = Fields::parse(responses.get()).map_err(|_| no_responses())?;
+        for input in self.open_inputs(job).await? {
+            if let Some(response) = responses.get(&input.key) {
+                fits(&input, response)
+                    .map_err(|why| invalid(&format!("`inputResponses/{}`: {why}", input.key)))?;
+            }
+        }
+        Ok(self.give_answers(job.handle, responses).await?)
+    }
+
+    /// Gives a job the user's answers.
+    async fn give_answers(&self, handle: Handle, answers: Fields) -> Result<(), StoreError> {
         let store = &**self.engine.store();
         let scope = Some(self.settings.scope.as_str());
-        let answered = answer(store, scope, handle, answers.into_entries(), Actor::User).await?;
-        Ok(match answered {
-            Answered::NotFound => None,
-            Answered::Done(job) | Answered::Refused(job, _) => Some(job),
-        })
+        answer(store, scope, handle, answers.into_entries(), Actor::User).await.map(drop)
     }
 
     pub(super) async fn cancel_extension_task(
