@@ -101,6 +101,9 @@ fn an_error_that_the_tool_answered_is_printed_and_exits_as_an_error() {
     }
     assert!(stdout(&run(client.home(), &["show", &handle])).contains("completed, with an error of the tool"));
     assert_eq!(json_of(client.home(), &["show", &handle])["is_error"], true);
+    let list = stdout(&run(client.home(), &["list"]));
+    assert!(list.contains("fixture-upstream  fail") && list.contains("error of the tool, "), "{list}");
+    assert_eq!(json_of(client.home(), &["list"])[0]["is_error"], true);
 }
 
 #[test]

@@ -103,6 +103,15 @@ fn the_upstream_ends_with_the_gateway() {
 }
 
 #[test]
+fn a_client_that_goes_without_a_word_is_no_error() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.close_stdin();
+    assert!(client.wait_exit().success());
+    let said = client.stderr();
+    assert!(!said.iter().any(|line| line.contains("ERROR") || line.contains("WARN")), "{said:?}");
+}
+
+#[test]
 fn without_lingering_a_signal_ends_running_jobs_as_interrupted() {
     let client = impatient(&["--no-linger"]);
     let gate = Gate::new(client.home(), "gate");

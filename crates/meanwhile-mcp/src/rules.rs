@@ -101,6 +101,9 @@ impl FromStr for Rule {
     }
 }
 
+/// What a rule may set besides the mode.
+const SETTINGS: &str = "inline-budget=TIME, timeout=TIME, ttl=TIME, rerun=yes|no or join=yes|no";
+
 fn change(setting: &str) -> Result<Change, String> {
     let Some((name, value)) = setting.split_once('=') else {
         return match setting {
@@ -108,7 +111,7 @@ fn change(setting: &str) -> Result<Change, String> {
                 Err(format!("`{setting}` needs a value, as in {setting}=10m"))
             }
             "rerun" | "join" => Err(format!("`{setting}` needs a value: {setting}=yes or {setting}=no")),
-            _ => setting.parse().map(Change::Face),
+            _ => setting.parse().map(Change::Face).map_err(|why| format!("{why}; or {SETTINGS}")),
         };
     };
     match name {
@@ -117,9 +120,7 @@ fn change(setting: &str) -> Result<Change, String> {
         "ttl" => duration(value).map(Change::Ttl),
         "rerun" => yes_or_no(name, value).map(Change::Rerun),
         "join" => yes_or_no(name, value).map(Change::Join),
-        _ => Err(format!(
-            "`{name}` is no setting of a tool: there are inline-budget, timeout, ttl, rerun and join"
-        )),
+        _ => Err(format!("`{name}` is no setting of a tool: write {SETTINGS}")),
     }
 }
 

@@ -16,7 +16,7 @@ use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Actor, Clock, Handle, Job, Json, Status, Store, SystemClock};
 use serde_json::Value;
 
-use self::show::{event_json, event_line, failure, job_json, job_lines, table};
+use self::show::{event_json, event_line, failure, job_json, job_lines, seen_json, table};
 use crate::state::State;
 
 const FAILED: u8 = 1;
@@ -120,12 +120,17 @@ struct Desk {
     json: bool,
 }
 
+/// A job, and whether its answer, if it has one, is the tool's own word that something went wrong.
+struct Seen {
+    job: Job,
+    is_error: bool,
+}
+
 /// All of a job, with its request word for word.
 #[derive(serde::Serialize)]
 struct Shown {
     #[serde(flatten)]
     job: Value,
-    is_error: bool,
     request: Option<Json>,
 }
 
@@ -162,26 +167,35 @@ impl Desk {
         let mut jobs = self.store.list(&query).await?;
         let more = jobs.len() > limit;
         jobs.truncate(limit);
-        if self.json {
-            return print_json(&jobs.iter().map(job_json).collect::<Vec<_>>());
+        let mut seen = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            seen.push(self.see(job).await?);
         }
-        let code = print(&table(&jobs, SystemClock.moment(), terminal::width()))?;
+        if self.json {
+            return print_json(&seen.iter().map(seen_json).collect::<Vec<_>>());
+        }
+        let code = print(&table(&seen, SystemClock.moment(), terminal::width()))?;
         if more {
             eprintln!("… and more: --limit {}", (2 * limit).min(LIST_MAX));
         }
         Ok(code)
     }
 
+    async fn see(&self, job: Job) -> anyhow::Result<Seen> {
+        let answer = read_answer(&*self.store, &self.artifacts, &job).await?;
+        let is_error = answer.is_some_and(|answer| says_error(answer.get()));
+        Ok(Seen { job, is_error })
+    }
+
     async fn show(&self, handle: Handle) -> anyhow::Result<u8> {
         let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let request = self.store.request(handle).await?;
-        let answer = read_answer(&*self.store, &self.artifacts, &job).await?;
-        let is_error = answer.is_some_and(|answer| says_error(answer.get()));
+        let seen = self.see(job).await?;
         if self.json {
-            return print_json(&Shown { job: job_json(&job), is_error, request });
+            return print_json(&Shown { job: seen_json(&seen), request });
         }
         let ahead = self.store.ahead(handle).await?;
-        print(&job_lines(&job, is_error, ahead, request.as_deref(), SystemClock.moment()))
+        print(&job_lines(&seen, ahead, request.as_deref(), SystemClock.moment()))
     }
 
     async fn events(&self, handle: Handle) -> anyhow::Result<u8> {

@@ -9,7 +9,11 @@ use meanwhile_mcp::words::{progressed, seconds, standing};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::Seen;
+
 const REQUEST_CHARS: usize = 2000;
+/// The widest column of servers.
+const SERVER_MAX: usize = 20;
 /// Columns of a terminal that has room for all that a list tells.
 const WIDE: usize = 100;
 
@@ -50,6 +54,13 @@ pub(super) fn job_json(job: &Job) -> Value {
     })
 }
 
+/// A job as a list and `show` have it.
+pub(super) fn seen_json(Seen { job, is_error }: &Seen) -> Value {
+    let mut value = job_json(job);
+    value["is_error"] = json!(is_error);
+    value
+}
+
 /// Why there is no answer.
 pub(super) fn failure(job: &Job) -> String {
     let message = job.message.as_deref().unwrap_or("no more is known");
@@ -75,35 +86,46 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
 }
 
 /// The jobs, one a line; cut to the `width` of a terminal, and to nothing where there is none.
-pub(super) fn table(jobs: &[Job], now: Moment, width: Option<usize>) -> String {
+pub(super) fn table(jobs: &[Seen], now: Moment, width: Option<usize>) -> String {
     if jobs.is_empty() {
         return "No jobs.\n".to_owned();
     }
     let is_narrow = width.is_some_and(|width| width < WIDE);
     let tool_max = if is_narrow { 16 } else { 32 };
-    let tool_width = jobs.iter().map(|job| job.tool.chars().count()).max().unwrap_or(0).clamp(4, tool_max);
-    let row = |handle: &str, tool: &str, status: &str, age: &str, took: &str, about: &str| {
-        let age = if is_narrow { String::new() } else { format!("{age:>7}  ") };
-        let row = format!("{handle:30}  {tool:<tool_width$}  {status:<9}  {age}{took:>7}  {about}");
+    let widest = |name: fn(&Job) -> &str, least, most| {
+        jobs.iter().map(|seen| name(&seen.job).chars().count()).max().unwrap_or(0).clamp(least, most)
+    };
+    let tool_width = widest(|job| &job.tool, 4, tool_max);
+    let server_width = widest(|job| &job.server, 6, SERVER_MAX);
+    let row = |[handle, server, tool, status, age, took, about]: [&str; 7]| {
+        let (server, age) = match is_narrow {
+            true => (String::new(), String::new()),
+            false => (format!("{server:<server_width$}  "), format!("{age:>7}  ")),
+        };
+        let row = format!("{handle:30}  {server}{tool:<tool_width$}  {status:<9}  {age}{took:>7}  {about}");
         let row = row.trim_end();
         width.map_or_else(|| row.to_owned(), |width| shortened(row, width)) + "\n"
     };
-    let mut text = row("HANDLE", "TOOL", "STATUS", "AGE", "TOOK", "ABOUT");
-    for job in jobs {
-        let tool = if width.is_some() { shortened(&job.tool, tool_width) } else { job.tool.clone() };
+    let mut text = row(["HANDLE", "SERVER", "TOOL", "STATUS", "AGE", "TOOK", "ABOUT"]);
+    let name = |name: &str, most| if width.is_some() { shortened(name, most) } else { name.to_owned() };
+    for seen in jobs {
+        let job = &seen.job;
+        let handle = job.handle.to_string();
+        let (server, tool) = (name(&job.server, server_width), name(&job.tool, tool_width));
         let age = seconds(now.wall.since(job.created_at));
         let took = seconds(job.ran_for(now.wall));
-        text +=
-            &row(&job.handle.to_string(), &tool, status_name(job), &age, &took, &one_line(&about(job, now)));
+        let about = one_line(&about(seen, now));
+        text += &row([&handle, &server, &tool, status_name(job), &age, &took, &about]);
     }
     text
 }
 
 /// What is worth a column.
-fn about(job: &Job, now: Moment) -> String {
+fn about(Seen { job, is_error }: &Seen, now: Moment) -> String {
+    let error = if *is_error { "error of the tool, " } else { "" };
     let about = match job.status {
         _ if is_left(job, now) => Some(LEFT.to_owned()),
-        Status::Completed => job.answer.as_ref().map(|answer| format!("{} bytes", answer.bytes)),
+        Status::Completed => job.answer.as_ref().map(|answer| format!("{error}{} bytes", answer.bytes)),
         Status::Failed => Some(failure(job)),
         _ => job.message.clone().or_else(|| job.progress.as_ref().map(progressed)),
     };
@@ -119,8 +141,7 @@ fn is_left(job: &Job, now: Moment) -> bool {
 }
 
 pub(super) fn job_lines(
-    job: &Job,
-    is_error: bool,
+    Seen { job, is_error }: &Seen,
     ahead: u64,
     request: Option<&RawValue>,
     now: Moment,
@@ -135,7 +156,7 @@ pub(super) fn job_lines(
     let status = if !job.status.is_terminal() {
         let left = if is_left(job, now) { format!("; {LEFT}") } else { String::new() };
         standing(job, Some(ahead), now.wall) + &left
-    } else if is_error {
+    } else if *is_error {
         "completed, with an error of the tool".to_owned()
     } else {
         ended(job)
