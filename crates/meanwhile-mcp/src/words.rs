@@ -1,13 +1,16 @@
 //! Every text that a model reads. They are short, say that a handle is not the result, and never to invent one.
 
+mod questions;
+
 use std::fmt::Write;
 use std::time::Duration;
 
-use meanwhile_core::job::{FailureKind, Input};
+use meanwhile_core::job::FailureKind;
 use meanwhile_core::store::AHEAD_MAX;
 use meanwhile_core::{Handle, Job, Progress, Status, Timestamp};
 use serde_json::{Value, json};
 
+pub use self::questions::{answered, asks, asks_nothing};
 use crate::preview::Preview;
 use crate::rules::Face;
 
@@ -26,8 +29,6 @@ pub const READ_RESULT: &str = "read_result";
 const MESSAGE_CHARS: usize = 200;
 /// A tool's name is cut here where it is told unasked.
 const NAME_CHARS: usize = 64;
-/// A question is cut here, in characters, when it is shown; whole it stands in the structured content.
-const QUESTION_CHARS: usize = 1500;
 /// How many ended jobs are named unasked; the rest are counted.
 const ENDED_NAMED: usize = 5;
 
@@ -215,90 +216,6 @@ pub fn shown_status(job: &Job) -> &'static str {
         Status::Queued | Status::Paused => Status::Working.name(),
         status => status.name(),
     }
-}
-
-/// A job that asks. What its tool says is quoted: it is the tool that speaks, not the user.
-#[must_use]
-pub fn asks(job: &Job, open: &[Input], answer: &str) -> Said {
-    let Job { handle, tool, .. } = job;
-    let mut text = format!("{handle} ({tool}) waits for input:");
-    let mut questions = serde_json::Map::new();
-    for Input { key, question, .. } in open {
-        let question: Value = serde_json::from_str(question.get()).unwrap_or_default();
-        let _ = write!(text, "\n{key}: {}", asked(&question));
-        questions.insert(key.clone(), question);
-    }
-    let example = open.first().map_or("q1", |input| input.key.as_str());
-    let _ = write!(
-        text,
-        "\nAnswer with {answer} {{\"handle\":\"{handle}\",\"answers\":{{\"{example}\":{{\"action\":\"accept\",\"content\":{{…}}}}}}}} \
-         (or \"action\":\"decline\"). Ask the user unless you surely know."
-    );
-    Said::new(
-        text,
-        json!({"handle": handle, "status": "input_required", "tool": tool, "questions": questions}),
-    )
-}
-
-/// A question of a tool, in a few words.
-fn asked(question: &Value) -> String {
-    let params = &question["params"];
-    match question["method"].as_str() {
-        Some("elicitation/create") => {
-            let message = quoted(params["message"].as_str().unwrap_or_default());
-            match (&params["url"], &params["requestedSchema"]) {
-                (Value::String(url), _) => {
-                    format!("the tool asks the user to open {} {message}", quoted(url))
-                }
-                (_, Value::Null) => format!("the tool asks {message}"),
-                (_, schema) => format!(
-                    "the tool asks {message}; the content by this schema: {}",
-                    cut(&schema.to_string())
-                ),
-            }
-        }
-        Some("sampling/createMessage") => {
-            format!(
-                "the tool wants a model's answer to {}; answer with its text",
-                cut(&params["messages"].to_string())
-            )
-        }
-        Some("roots/list") => {
-            "the tool wants the folders it may use; answer with a list of file:// URIs".to_owned()
-        }
-        _ => cut(&question.to_string()),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    format!("{:?}", cut(text))
-}
-
-/// What a tool asks, at a length that is still worth a model's context.
-fn cut(text: &str) -> String {
-    let mut short: String = text.chars().take(QUESTION_CHARS).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
-}
-
-/// A job that is to be answered, and asks nothing.
-#[must_use]
-pub fn asks_nothing(job: &Job) -> Said {
-    let text = format!("{} ({}) asks nothing: it is {}.", job.handle, job.tool, shown_status(job));
-    Said::error(text, json!({"handle": job.handle, "status": shown_status(job), "tool": job.tool}))
-}
-
-/// A job that was answered.
-#[must_use]
-pub fn answered(job: &Job, poll: &str) -> Said {
-    let more = match job.status {
-        Status::InputRequired => format!("it still asks {}", job.open.join(", ")),
-        _ => format!("it goes on; get its result with {poll}"),
-    };
-    let text = format!("{} ({}) has your answer; {more}.", job.handle, job.tool);
-    Said::new(text, json!({"handle": job.handle, "status": shown_status(job), "tool": job.tool}))
 }
 
 /// A job that has not ended, and has given no sign of life for longer than `allowed`. No time that passes is part of it: the
