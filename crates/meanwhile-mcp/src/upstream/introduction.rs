@@ -1,0 +1,146 @@
+//! Who the server is and who asks it: of which era it is, what a client has said of itself, and what a later process of it is
+//! told anew.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use meanwhile_core::Json;
+
+use super::connection::{Connection, Reply};
+use super::memory::with_elicitation;
+use super::modern::Discovered;
+use super::probe::{Found, probe};
+use super::{Upstream, UpstreamError, listen};
+use crate::message::Answer;
+use crate::revision::Era;
+
+/// How long a server that was started again may take to initialize. It has done so before, for a client that waited.
+const INITIALIZE_AGAIN: Duration = Duration::from_secs(60);
+
+impl Upstream {
+    /// Introduces the client, with the parameters of its `initialize`, and returns what a legacy server would answer. A modern one
+    /// is not told: it hears who asks with each request. That is done once; whoever introduces another client later gets what was
+    /// answered then.
+    ///
+    /// # Errors
+    /// [`UpstreamError`], if there is no server, or it went before it answered.
+    pub async fn initialize(self: &Arc<Self>, params: Json) -> Result<Answer, UpstreamError> {
+        let mut known = self.introduced.lock().await;
+        if let Some(result) = &*known {
+            return Ok(Answer::Result(result.clone()));
+        }
+        let connection = self.connect().await?;
+        let answer = match connection.discovered() {
+            Some(discovered) => {
+                self.memory.initialize_with(params);
+                Answer::Result(discovered.to_initialize_result(&self.launch.name))
+            }
+            None => self.introduce(&connection, with_elicitation(params)).await?,
+        };
+        if let Answer::Result(result) = &answer {
+            *known = Some(result.clone());
+        }
+        Ok(answer)
+    }
+
+    /// Asks what seems to be a legacy server.
+    async fn introduce(&self, connection: &Arc<Connection>, params: Json) -> Result<Answer, UpstreamError> {
+        let answer = connection.request("initialize", Some(params.clone())).await.reply().await.answer()?;
+        if matches!(answer, Answer::Result(_)) {
+            *self.era() = Some(Era::Legacy);
+            self.launch.shows_legacy(true);
+            connection.late.forget();
+            self.memory.initialize_with(params);
+        } else if self.is_modern_after_all(connection).await {
+            self.memory.initialize_with(params);
+            let discovered = connection.discovered();
+            let result = discovered.map(|said| said.to_initialize_result(&self.launch.name));
+            return Ok(result.map_or(answer, Answer::Result));
+        } else {
+            self.launch.shows_legacy(false);
+            *self.era() = self.launch.era();
+            if self.launch.is_remote() {
+                // Perhaps it was not itself; it is asked again who it is.
+                connection.stop().await;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Reaches the server, and finds out of which era it is.
+    pub(super) async fn start(&self) -> Result<Arc<Connection>, UpstreamError> {
+        let connection = self.reach()?;
+        let known = *self.era();
+        let found = match known {
+            Some(Era::Legacy) => Found::Legacy,
+            known => match probe(&connection, &self.stopped).await {
+                // Its verdict is known; if it does not say so again it is asked all the same.
+                Found::Legacy if known.is_some() => Found::Modern(Discovered::default()),
+                found => found,
+            },
+        };
+        match found {
+            Found::Modern(discovered) => {
+                self.found_modern(&connection, discovered);
+                Ok(connection)
+            }
+            Found::Legacy => self.introduce_again(connection).await,
+            Found::Gone(_) if self.stopped.is_cancelled() => {
+                connection.stop().await;
+                Err(UpstreamError::Ending)
+            }
+            Found::Gone(reason) if self.launch.is_remote() => {
+                connection.stop().await;
+                Err(UpstreamError::Unreachable { server: self.launch.name.clone(), reason })
+            }
+            // It may have gone because of the question. That it is a legacy one is known once it has been initialized.
+            Found::Gone(_) => self.introduce_again(self.reach()?).await,
+        }
+    }
+
+    fn found_modern(&self, connection: &Arc<Connection>, discovered: Discovered) {
+        *self.era() = Some(Era::Modern);
+        connection.be_modern(discovered);
+        tokio::spawn(listen::hold(connection.clone()));
+    }
+
+    /// Whether a server that has refused `initialize` was only slow to say that it is a modern one.
+    async fn is_modern_after_all(&self, connection: &Arc<Connection>) -> bool {
+        let Some(discovered) = connection.late.word().await else { return false };
+        tracing::info!(server = self.launch.name, "the MCP server is of the modern era after all");
+        self.found_modern(connection, discovered);
+        true
+    }
+
+    /// Tells a legacy server what the process before it was told.
+    async fn introduce_again(&self, connection: Arc<Connection>) -> Result<Arc<Connection>, UpstreamError> {
+        let Some((initialize, rest)) = self.memory.replay() else { return Ok(connection) };
+        let mut waiting = connection.request("initialize", Some(initialize)).await;
+        let reply = tokio::select! {
+            reply = waiting.next_reply() => reply,
+            () = self.stopped.cancelled() => Reply::Lost("this gateway is ending".to_owned()),
+            () = tokio::time::sleep(INITIALIZE_AGAIN) => Reply::Lost(format!("no answer in {INITIALIZE_AGAIN:?}")),
+        };
+        let reason = match reply {
+            Reply::Answer(Answer::Result(_), _) => {
+                connection.late.forget();
+                for message in rest {
+                    connection.replay(message).await;
+                }
+                return Ok(connection);
+            }
+            Reply::Answer(Answer::Error(_), _) if self.is_modern_after_all(&connection).await => {
+                return Ok(connection);
+            }
+            Reply::Answer(Answer::Error(error), _) => format!("it answered {}", error.get()),
+            Reply::Round(_) => "it asks something".to_owned(),
+            Reply::Lost(reason) => reason,
+        };
+        connection.stop().await;
+        Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason })
+    }
+
+    pub(super) fn era(&self) -> MutexGuard<'_, Option<Era>> {
+        self.era.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
