@@ -1,11 +1,14 @@
 //! Sessions of the legacy era and several processes on one store: beside each other, and one after the other.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use super::guard::write;
 use super::web::{Served, Session};
 use crate::client::{Home, RAW, example, store_of, text, tool_names};
 use crate::faces::Gate;
+use crate::inbox::PATIENCE;
 
 const PATH: &str = "/mcp/fixture";
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -37,6 +40,37 @@ fn of_which_era_a_server_is_is_asked_once_for_all_sessions() {
         assert_eq!(text(&session.call("any", &json!({}))), "any done");
     }
     assert_eq!(home.log().matches("server/discover").count(), 1, "{}", home.log());
+}
+
+#[test]
+fn a_server_that_does_not_come_up_is_left_alone_for_a_while_whoever_asks() {
+    let home = Home::new();
+    let (fixture, mended) = (example(RAW), home.path("mended"));
+    let script = format!(
+        "echo began >> '{}'; [ -e '{}' ] || exit 7; exec '{}'",
+        home.log_path().display(),
+        mended.display(),
+        fixture
+    );
+    let servers = json!({"fixture": {"command": "sh", "args": ["-c", script]}});
+    let served = Served::start(&home, &servers, &["-v"]);
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}});
+    let begin = || served.post(PATH, &[], &hello.to_string()).json();
+    for _ in 0..20 {
+        let why = begin()["error"]["message"].as_str().expect("an error").to_owned();
+        assert!(why.contains("ended (exit status: 7)"), "{why}");
+    }
+    // Each start that fails takes two processes, for the first may have ended because it was asked who it is.
+    let begun = home.log().matches("began").count();
+    assert!((2..20).contains(&begun) && begun.is_multiple_of(2), "{begun}");
+    served.process.wait_stderr("server=\"fixture\"");
+    std::fs::write(mended, "").expect("a file");
+    let until = Instant::now() + PATIENCE;
+    while begin()["result"].is_null() {
+        assert!(Instant::now() < until, "it is not tried again");
+    }
+    // Whoever comes now need not wait.
+    assert_eq!(text(&served.session(PATH, None, "2025-11-25").call("any", &json!({}))), "any done");
 }
 
 #[test]

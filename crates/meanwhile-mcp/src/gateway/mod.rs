@@ -240,6 +240,12 @@ impl Gateway {
         self.upstream.never_came_up().is_some()
     }
 
+    /// Whether its upstream never came up, and that of another gateway may now.
+    #[must_use]
+    pub fn may_be_replaced(&self) -> bool {
+        self.upstream.may_be_replaced()
+    }
+
     /// Whether nothing is being done here for anybody.
     #[must_use]
     pub fn is_quiet(&self) -> bool {

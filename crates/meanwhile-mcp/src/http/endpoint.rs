@@ -89,9 +89,6 @@ impl Conversation for Arc<Gateway> {
 /// How a gateway to one server is made for a principal.
 pub type MakeSettings = Box<dyn Fn(&Principal) -> Settings + Send + Sync>;
 
-/// A server that never came up is tried again no sooner than this.
-const TRY_AGAIN: Duration = Duration::from_secs(5);
-
 /// One server: a process of its own for each session, and one for all requests of a principal that belong to none; or, if it is to
 /// be shared, one for all.
 pub struct OneServer {
@@ -111,14 +108,12 @@ struct Common {
     upstream: Arc<Upstream>,
     /// How many jobs of all of them run there at once.
     slots: Slots,
-    began: Instant,
 }
 
 /// A gateway for all requests of one principal that belong to no session.
 struct Shared {
     gateway: Arc<Gateway>,
     conversation: Arc<dyn Conversation>,
-    began: Instant,
     used: Instant,
 }
 
@@ -142,15 +137,13 @@ impl OneServer {
         let (launch, max_message) = (settings.launch.clone(), settings.max_message);
         let Some(common) = &self.upstream else { return Upstream::new(launch, max_message) };
         let mut common = lock(common);
-        let is_good = |common: &&mut Common| {
-            common.upstream.never_came_up().is_none() || common.began.elapsed() < TRY_AGAIN
-        };
+        let is_good = |common: &&mut Common| !common.upstream.may_be_replaced();
         if let Some(Common { upstream, slots, .. }) = common.as_mut().filter(is_good) {
             settings.engine.slots = slots.clone();
             return upstream.clone();
         }
         let (upstream, slots) = (Upstream::shared(launch, max_message), settings.engine.slots.clone());
-        *common = Some(Common { upstream: upstream.clone(), slots, began: Instant::now() });
+        *common = Some(Common { upstream: upstream.clone(), slots });
         upstream
     }
 
@@ -169,7 +162,7 @@ impl OneServer {
         let (down, _) = Outbound::channel();
         let gateway = self.gateway(who, down);
         let conversation = Arc::new(gateway.clone());
-        Shared { gateway, conversation, began: Instant::now(), used: Instant::now() }
+        Shared { gateway, conversation, used: Instant::now() }
     }
 
     /// Ends every gateway: their jobs are finished until it is `over`, then interrupted.
@@ -220,7 +213,7 @@ impl Endpoint for OneServer {
     fn shared(&self, who: &Principal) -> Arc<dyn Conversation> {
         let mut all = lock(&self.shared);
         let shared = all.entry(who.clone()).or_insert_with(|| self.share(who));
-        if shared.gateway.never_came_up() && shared.began.elapsed() >= TRY_AGAIN {
+        if shared.gateway.may_be_replaced() {
             *shared = self.share(who);
         }
         shared.used = Instant::now();

@@ -48,7 +48,8 @@ impl Upstream {
         let answer = connection.request("initialize", Some(params.clone())).await.reply().await.answer()?;
         if matches!(answer, Answer::Result(_)) {
             *self.era() = Some(Era::Legacy);
-            self.launch.shows_legacy(true);
+            self.launch.record.shows_legacy(true);
+            self.launch.record.came_up();
             connection.late.forget();
             self.memory.initialize_with(params);
         } else if self.is_modern_after_all(connection).await {
@@ -57,7 +58,7 @@ impl Upstream {
             let result = discovered.map(|said| said.to_initialize_result(&self.launch.name));
             return Ok(result.map_or(answer, Answer::Result));
         } else {
-            self.launch.shows_legacy(false);
+            self.launch.record.shows_legacy(false);
             *self.era() = self.launch.era();
             if self.launch.is_remote() {
                 // Perhaps it was not itself; it is asked again who it is.
@@ -100,6 +101,7 @@ impl Upstream {
 
     fn found_modern(&self, connection: &Arc<Connection>, discovered: Discovered) {
         *self.era() = Some(Era::Modern);
+        self.launch.record.came_up();
         connection.be_modern(discovered);
         tokio::spawn(listen::hold(connection.clone()));
     }
@@ -124,6 +126,7 @@ impl Upstream {
         let reason = match reply {
             Reply::Answer(Answer::Result(_), _) => {
                 connection.late.forget();
+                self.launch.record.came_up();
                 for message in rest {
                     connection.replay(message).await;
                 }

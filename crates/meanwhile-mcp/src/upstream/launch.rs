@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::http::Login;
+use super::record::Record;
 use crate::revision::Era;
 
 /// How to reach a server.
@@ -17,8 +17,8 @@ pub struct Launch {
     pub target: Target,
     /// How it is spoken to; `None`: it is asked.
     pub era: Option<Era>,
-    /// Whether it has shown that it is a legacy server: each session asks anew, and one that does not answer is waited for each time.
-    is_legacy: Arc<AtomicBool>,
+    /// What it has shown of itself, to whoever has a clone of this.
+    pub(super) record: Arc<Record>,
 }
 
 /// Where a server is.
@@ -49,10 +49,10 @@ pub enum Target {
 }
 
 impl Launch {
-    /// A server; whoever has a clone of this learns with it of which era it is.
+    /// A server; whoever has a clone of this learns with it of which era it is, and whether it comes up.
     #[must_use]
     pub fn new(name: String, target: Target, era: Option<Era>) -> Launch {
-        Launch { name, target, era, is_legacy: Arc::default() }
+        Launch { name, target, era, record: Arc::default() }
     }
 
     /// What tells this server from others, the same in every session: its name and its place, nothing secret.
@@ -77,13 +77,7 @@ impl Launch {
     /// The era, if it is known beforehand. The old transport was gone before the modern era began.
     pub(super) fn era(&self) -> Option<Era> {
         let is_old = matches!(self.target, Target::Remote { legacy_sse: true, .. });
-        let is_legacy = self.is_legacy.load(Ordering::Relaxed);
-        if is_old || (is_legacy && self.era.is_none()) { Some(Era::Legacy) } else { self.era }
-    }
-
-    /// It has taken, or refused, what only a legacy server takes.
-    pub(super) fn shows_legacy(&self, is_legacy: bool) {
-        self.is_legacy.store(is_legacy, Ordering::Relaxed);
+        if is_old || (self.record.is_legacy() && self.era.is_none()) { Some(Era::Legacy) } else { self.era }
     }
 
     /// What a person calls the place: the program, or the URL.

@@ -9,18 +9,17 @@ use tokio::time::Instant;
 
 use super::connection::{Common, Connection};
 use super::process::Program;
+use super::record::pause_after;
 use super::{Target, Upstream, UpstreamError, http};
 
-/// The first pause before a dead server is started again; it doubles with each start that fails.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The longest pause.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A server that lived this long had started well.
 const LIVED_WELL: Duration = Duration::from_secs(10);
 
+/// How a server that comes up lives. Whether it comes up at all is a matter of all sessions (`record`).
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
-    failures: u32,
+pub(super) struct Life {
+    /// How often on end it has died soon.
+    deaths: u32,
     started: Option<Instant>,
 }
 
@@ -32,13 +31,13 @@ impl Upstream {
         if self.running().is_none() || !may_rest() {
             return;
         }
-        let mut backoff = self.starting.lock().await;
+        let mut life = self.starting.lock().await;
         let Some(connection) = self.current().take() else { return };
         if !may_rest() {
             *self.current() = Some(connection);
             return;
         }
-        *backoff = Backoff::default();
+        *life = Life::default();
         tracing::info!(
             server = self.launch.name,
             "nobody asks the server anything; it rests until somebody does"
@@ -61,26 +60,32 @@ impl Upstream {
     }
 
     async fn bring_up(&self) -> Result<Arc<Connection>, UpstreamError> {
-        let mut backoff = self.starting.lock().await;
+        let mut life = self.starting.lock().await;
         if let Some(connection) = self.running() {
             return Ok(connection);
         }
         if let Some(error) = self.never_came_up() {
             return Err(error);
         }
-        self.pause(&mut backoff).await;
+        if self.spoke.load(Ordering::Relaxed) {
+            self.pause(&mut life).await;
+        } else if let Err(error) = self.launch.record.take_turn() {
+            return Err(self.held_off(error));
+        }
         if self.stopped.is_cancelled() {
             return Err(UpstreamError::Ending);
         }
-        backoff.started = Some(Instant::now());
+        let began = Instant::now();
+        life.started = Some(began);
+        self.began.get_or_init(|| began);
         let started = self.start().await;
         match &started {
             Ok(connection) => *self.current() = Some(connection.clone()),
             Err(UpstreamError::Ending) => {}
             // A server elsewhere may be there later.
             Err(error) if self.spoke.load(Ordering::Relaxed) || self.launch.is_remote() => {
-                backoff.failures += 1;
-                tracing::error!("{error}");
+                self.launch.record.failed(began, error.clone());
+                tracing::error!(server = self.launch.name, "{error}");
             }
             Err(error) => self.fail(error.clone()),
         }
@@ -103,8 +108,25 @@ impl Upstream {
 
     fn fail(&self, error: UpstreamError) {
         if self.failed.set(error.clone()).is_ok() {
-            tracing::error!("{error}");
+            tracing::error!(server = self.launch.name, "{error}");
+            let began = self.began.get().copied().unwrap_or_else(Instant::now);
+            self.launch.record.failed(began, error);
         }
+    }
+
+    /// It has just failed for somebody else. A server elsewhere may be asked again here.
+    fn held_off(&self, error: UpstreamError) -> UpstreamError {
+        tracing::info!(server = self.launch.name, %error, "the MCP server is not started");
+        if !self.launch.is_remote() {
+            let _ = self.failed.set(error.clone());
+        }
+        error
+    }
+
+    /// Whether it never came up, and another may be tried in its place.
+    #[must_use]
+    pub fn may_be_replaced(&self) -> bool {
+        self.never_came_up().is_some() && self.launch.record.held_off().is_none()
     }
 
     /// The running server, if there is one.
@@ -124,18 +146,21 @@ impl Upstream {
         }
     }
 
-    async fn pause(&self, backoff: &mut Backoff) {
-        let Some(started) = backoff.started else { return };
+    /// Leaves a server alone that has just died, or could not be started.
+    async fn pause(&self, life: &mut Life) {
         if self.current().take().is_some() {
-            backoff.failures = if started.elapsed() > LIVED_WELL { 0 } else { backoff.failures + 1 };
+            let lived_well = life.started.is_some_and(|started| started.elapsed() > LIVED_WELL);
+            life.deaths = if lived_well { 0 } else { life.deaths + 1 };
         }
-        if backoff.failures == 0 {
+        let after_death = life.started.map(|started| started + pause_after(life.deaths));
+        let Some(until) = after_death.max(self.launch.record.next_start()) else { return };
+        let pause = until.saturating_duration_since(Instant::now());
+        if pause.is_zero() {
             return;
         }
-        let pause = BACKOFF_FIRST.saturating_mul(1 << (backoff.failures - 1).min(16)).min(BACKOFF_MAX);
         tracing::info!(server = self.launch.name, ?pause, "the MCP server is started again after a pause");
         tokio::select! {
-            () = tokio::time::sleep(pause.saturating_sub(started.elapsed())) => {}
+            () = tokio::time::sleep_until(until) => {}
             () = self.stopped.cancelled() => {}
         }
     }

@@ -13,6 +13,7 @@ mod modern;
 mod parties;
 mod probe;
 mod process;
+mod record;
 mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,6 +23,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use meanwhile_core::{Handle, Json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::connection::{Connection, Reply, Round, Waiting};
@@ -31,7 +33,7 @@ pub use self::launch::{Launch, Target};
 pub use self::parties::Party;
 pub(crate) use self::tasks::Task;
 
-use self::lifecycle::Backoff;
+use self::lifecycle::Life;
 use self::memory::Memory;
 use self::parties::Parties;
 use crate::message::{Fields, Message};
@@ -67,6 +69,14 @@ pub enum UpstreamError {
         /// What happened.
         reason: String,
     },
+    /// It has just failed, and is left alone for a while.
+    #[error("{why}; it is tried again in {seconds} s")]
+    HeldOff {
+        /// How it failed.
+        why: String,
+        /// How long that is.
+        seconds: u64,
+    },
     /// It was there, and went before it answered.
     #[error("{reason} before it answered; run its command by hand to see why")]
     Lost {
@@ -95,7 +105,7 @@ pub struct Upstream {
     max_message: usize,
     parties: Arc<Parties>,
     current: Mutex<Option<Arc<Connection>>>,
-    starting: tokio::sync::Mutex<Backoff>,
+    starting: tokio::sync::Mutex<Life>,
     memory: Arc<Memory>,
     /// What it has answered to `initialize`.
     introduced: tokio::sync::Mutex<Option<Json>>,
@@ -106,6 +116,8 @@ pub struct Upstream {
     stopped: CancellationToken,
     /// Whether it has ever answered anything.
     spoke: Arc<AtomicBool>,
+    /// When it was started first.
+    began: OnceLock<Instant>,
     /// Why it never came up.
     failed: OnceLock<UpstreamError>,
 }
@@ -137,6 +149,7 @@ impl Upstream {
             era: Mutex::new(era),
             stopped: CancellationToken::new(),
             spoke: Arc::default(),
+            began: OnceLock::new(),
             failed: OnceLock::new(),
         })
     }
