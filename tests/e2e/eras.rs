@@ -46,6 +46,8 @@ fn each_request_to_a_modern_server_says_who_asks_and_what_they_can() {
     assert_eq!(got["arguments"], json!({"a": 1.0}));
     let echo = client.request("x/any", json!({"n": 1})).unwrap();
     assert_eq!((&echo["echo"]["n"], echo.get("resultType")), (&json!(1), None));
+    let capabilities = &echo["echo"]["_meta"][format!("{META}clientCapabilities")];
+    assert_eq!(capabilities.get("elicitation"), None, "only a call can be answered for the client");
     assert_eq!(client.request("nonsense", json!({})).unwrap_err()["code"], -32601);
 }
 

@@ -69,6 +69,14 @@ fn a_call_that_cannot_become_a_job_is_declined_its_question() {
 }
 
 #[test]
+fn a_client_that_cannot_be_asked_is_not_while_it_waits_for_a_prompt() {
+    let client = Client::wrap(&[], &[RAW]);
+    client.initialize();
+    let prompt = client.request("prompts/get", json!({"name": "asks_1"})).expect("a prompt");
+    assert!(prompt["description"].as_str().unwrap().contains("decline"), "{prompt}");
+}
+
+#[test]
 fn another_process_may_answer() {
     let client = Client::wrap(&["--scope", "shared"], &[FIXTURE]);
     client.initialize();

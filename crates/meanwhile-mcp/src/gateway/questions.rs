@@ -123,6 +123,11 @@ impl Question {
         }
         asked.to_json()
     }
+
+    async fn decline(self) {
+        let answer = declined(&self.method);
+        self.from.answer(self.id, answer, Fields::default()).await;
+    }
 }
 
 /// A question of ours that nobody waits for any more is taken back.
@@ -169,6 +174,10 @@ impl Gateway {
                     None => self.pass_or_decline(question, None).await,
                 }
             }
+            // We have said for the client that it can be asked, for the sake of calls; this is about something else.
+            _ if client.is_some() && !can_answer && question.method == "elicitation/create" => {
+                question.decline().await;
+            }
             _ => self.pass_or_decline(question, calls.into_iter().next()).await,
         }
     }
@@ -177,8 +186,7 @@ impl Gateway {
         if self.speaks_legacy() {
             return self.pass_question(question, call).await;
         }
-        let answer = declined(&question.method);
-        question.from.answer(question.id, answer, Fields::default()).await;
+        question.decline().await;
     }
 
     /// Waits for the answer to a question that goes to the client in a round of its request.

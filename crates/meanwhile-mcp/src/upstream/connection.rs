@@ -20,7 +20,7 @@ pub use self::waiting::{Reply, Round, Waiting};
 use super::http::Http;
 use super::listen::{self, Heard};
 use super::memory::Memory;
-use super::modern::{self, Discovered};
+use super::modern::{self, Answering, Discovered};
 use super::parties::{Parties, Party};
 use super::probe::Late;
 use super::waiters::{Open, Waiters};
@@ -222,8 +222,9 @@ impl Connection {
         if theirs.is_some() || (request.context.is_some() && request.method == "tools/call") {
             request.params = request.params.map(|params| with_token(params, id));
         }
+        let answering = if request.context.is_some() { Answering::Job } else { Answering::Asker };
         request.params = match request.params {
-            params if is_modern => Some(modern::dress(params, self.memory.asker(request.party))),
+            params if is_modern => Some(modern::dress(params, self.memory.asker(request.party), answering)),
             params => params.map(modern::undress),
         };
         self.put(id, request, asker, theirs).await

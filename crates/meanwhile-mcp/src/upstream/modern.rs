@@ -81,8 +81,17 @@ fn speaks_modern(versions: &[String]) -> bool {
     known.any(|revision| revision.era() == Era::Modern)
 }
 
+/// Who answers what a server asks about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answering {
+    /// Whoever sends it, as far as they can.
+    Asker,
+    /// Its job as well, for it is a call or is about one.
+    Job,
+}
+
 /// The parameters of a request as a modern server must have them.
-pub(super) fn dress(params: Option<Json>, asker: Asker) -> Json {
+pub(super) fn dress(params: Option<Json>, asker: Asker, answering: Answering) -> Json {
     let mut params = params.and_then(|params| Fields::parse(params.get()).ok()).unwrap_or_default();
     let mut meta: Fields = params.read("_meta").unwrap_or_default();
     meta.set(VERSION, to_json(Revision::LATEST.name()));
@@ -92,7 +101,7 @@ pub(super) fn dress(params: Option<Json>, asker: Asker) -> Json {
     }
     let declared = match meta.read(CAPABILITIES) {
         Some(own) => with_our_tasks(own),
-        None => declared(asker.capabilities.unwrap_or_default()),
+        None => declared(asker.capabilities.unwrap_or_default(), answering),
     };
     meta.set(CAPABILITIES, declared.to_json());
     if let Some(level) = asker.log_level.filter(|_| meta.get(LOG_LEVEL).is_none()) {
@@ -102,11 +111,15 @@ pub(super) fn dress(params: Option<Json>, asker: Asker) -> Json {
     params.to_json()
 }
 
-/// What we can do for a server: what the client can, and answer its questions, for a call that asks becomes a job.
-fn declared(mut capabilities: Fields) -> Fields {
+/// What a server can be answered. A call that asks becomes a job, and a job shows each question in its polls: a form, which is
+/// filled in there, and a page, whose whole address is shown for the user to open. So both modes are there for a call even where
+/// the client has neither. About a prompt or a resource there is nobody to ask but the client, which can do what it has said.
+fn declared(mut capabilities: Fields, answering: Answering) -> Fields {
     // Of the tasks of the legacy revisions, which a modern server does not know.
     capabilities.take("tasks");
-    capabilities.set("elicitation", to_json(&json!({"form": {}, "url": {}})));
+    if answering == Answering::Job {
+        capabilities.set("elicitation", to_json(&json!({"form": {}, "url": {}})));
+    }
     with_our_tasks(capabilities)
 }
 
@@ -193,22 +206,41 @@ mod tests {
             capabilities: Fields::parse(r#"{"roots":{},"tasks":{},"x":1.0}"#).ok(),
             log_level: Some(raw(r#""info""#)),
         };
-        let dressed: Value = serde_json::from_str(dress(None, asker()).get()).unwrap();
+        let dress = |params, asker, answering| -> Value {
+            serde_json::from_str(dress(params, asker, answering).get()).unwrap()
+        };
+        let dressed = dress(None, asker(), Answering::Job);
         let expected = json!({"_meta": {VERSION: "2026-07-28", INFO: {"name": "c"}, LOG_LEVEL: "info",
             CAPABILITIES: {"roots": {}, "x": 1.0, "elicitation": {"form": {}, "url": {}}, "extensions": {TASKS: {}}}}});
         assert_eq!(dressed, expected);
         let own = json!({"a": 1, "_meta": {"k": 2, INFO: {"name": "d"}, CAPABILITIES: {"sampling": {}}}});
-        let dressed: Value = serde_json::from_str(dress(Some(to_json(&own)), asker()).get()).unwrap();
+        let dressed = dress(Some(to_json(&own)), asker(), Answering::Job);
         assert_eq!(dressed["_meta"][INFO]["name"], "d");
         assert_eq!((&dressed["a"], &dressed["_meta"]["k"]), (&json!(1), &json!(2)));
         assert_eq!(dressed["_meta"][CAPABILITIES], json!({"sampling": {}, "extensions": {TASKS: {}}}));
     }
 
     #[test]
+    fn a_server_hears_of_modes_of_questions_that_somebody_can_answer() {
+        let modes = |can: Value, answering| {
+            let asker = Asker { capabilities: Fields::parse(&can.to_string()).ok(), ..Asker::default() };
+            let dressed: Value = serde_json::from_str(dress(None, asker, answering).get()).unwrap();
+            dressed["_meta"][CAPABILITIES].get("elicitation").cloned()
+        };
+        let both = json!({"form": {}, "url": {}});
+        for can in [json!({}), json!({"elicitation": {}}), json!({"elicitation": {"form": {}}})] {
+            assert_eq!(modes(can.clone(), Answering::Job), Some(both.clone()));
+            assert_eq!(modes(can.clone(), Answering::Asker), can.get("elicitation").cloned());
+        }
+        assert_eq!(modes(json!({"elicitation": both}), Answering::Asker), Some(both));
+    }
+
+    #[test]
     fn a_legacy_server_gets_nothing_of_it_and_all_the_rest_as_it_was() {
-        let dressed = dress(Some(raw(r#"{"z":1.0,"_meta":{"a":[1e400]}}"#)), Asker::default());
+        let dressed =
+            dress(Some(raw(r#"{"z":1.0,"_meta":{"a":[1e400]}}"#)), Asker::default(), Answering::Job);
         assert_eq!(undress(dressed).get(), r#"{"z":1.0,"_meta":{"a":[1e400]}}"#);
-        assert_eq!(undress(dress(None, Asker::default())).get(), "{}");
+        assert_eq!(undress(dress(None, Asker::default(), Answering::Asker)).get(), "{}");
         let theirs = r#"{"_meta": {"io.modelcontextprotocol/related-task":{"taskId":"t"}} }"#;
         assert_eq!(undress(raw(theirs)).get(), theirs);
     }

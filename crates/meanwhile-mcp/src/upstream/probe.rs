@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Connection, Reply, Waiting};
 use super::http::DISCOVER;
 use super::memory::Asker;
-use super::modern::{self, Discovered};
+use super::modern::{self, Answering, Discovered};
 
 /// How long a server may take to say it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ impl Late {
 
 /// Asks the server. What it answers otherwise than a modern one would makes it a legacy one, and so does silence.
 pub(super) async fn probe(connection: &Arc<Connection>, stopped: &CancellationToken) -> Found {
-    let params = modern::dress(None, Asker::default());
+    let params = modern::dress(None, Asker::default(), Answering::Asker);
     let mut asked = connection.request_as_it_is(DISCOVER, params).await;
     let reply = tokio::select! {
         reply = asked.next_reply() => reply,

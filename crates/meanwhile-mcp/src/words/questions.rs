@@ -41,9 +41,11 @@ fn asked(question: &Value) -> String {
         Some("elicitation/create") => {
             let message = quoted(params["message"].as_str().unwrap_or_default());
             match (&params["url"], &params["requestedSchema"]) {
-                (Value::String(url), _) => {
-                    format!("the tool asks the user to open {} {message}", quoted(url))
-                }
+                // One that is cut leads elsewhere.
+                (Value::String(url), _) => format!(
+                    "the tool asks the user to open {url:?} {message}; show them the whole address, and accept, without \
+                     content, only once they agree"
+                ),
                 (_, Value::Null) => format!("the tool asks {message}"),
                 (_, schema) => format!(
                     "the tool asks {message}; the content by this schema: {}",
@@ -93,4 +95,17 @@ pub fn answered(job: &Job, poll: &str) -> Said {
     };
     let text = format!("{} ({}) has your answer; {more}.", job.handle, job.tool);
     Said::new(text, json!({"handle": job.handle, "status": shown_status(job), "tool": job.tool}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_page_is_shown_whole_and_is_for_the_user_to_open() {
+        let url = format!("https://example.com/agree?state={}", "x".repeat(2 * QUESTION_CHARS));
+        let params = json!({"mode": "url", "url": url, "message": "Agree?"});
+        let text = asked(&json!({"method": "elicitation/create", "params": params}));
+        assert!(text.contains(&url) && text.contains("only once they agree"), "{text}");
+    }
 }
