@@ -75,6 +75,25 @@ fn a_server_that_cannot_be_started_is_an_answer() {
 }
 
 #[test]
+fn that_a_server_is_gone_has_the_code_of_its_clients_era() {
+    for (method, params) in
+        [("tools/list", json!({})), ("x/y", json!({})), ("tools/call", json!({"name": "x"}))]
+    {
+        let client = Client::wrap(&[], &["false"]);
+        let error = client.modern(method, params, &json!({})).unwrap_err();
+        assert_eq!(error["code"], -32603, "{method}: {error}");
+    }
+    let client = Client::wrap(&[], &[RAW]);
+    client.initialize();
+    let held =
+        [client.start_request("x/hold", json!({})), client.start_modern("x/hold", json!({}), &json!({}))];
+    client.wait_log_count("x/hold", 2);
+    client.call("die", json!({}));
+    let codes = held.map(|id| client.wait_response(id).unwrap_err()["code"].clone());
+    assert_eq!(codes, [json!(-32000), json!(-32603)]);
+}
+
+#[test]
 fn a_server_that_ends_before_its_first_answer_is_tried_once_more_without_being_asked_who_it_is() {
     let home = Home::new();
     let script = format!("echo began >> '{}'; exit 7", home.log_path().display());

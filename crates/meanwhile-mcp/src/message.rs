@@ -24,7 +24,7 @@ pub const METHOD_NOT_FOUND: i64 = -32601;
 pub const INVALID_PARAMS: i64 = -32602;
 /// Something broke on our side.
 pub const INTERNAL_ERROR: i64 = -32603;
-/// The server behind us is not there, or went away.
+/// The server behind us is not there, or went away. In the legacy era only: the modern one has [`INTERNAL_ERROR`] for it.
 pub const UPSTREAM_GONE: i64 = -32000;
 
 /// The id of a request: a JSON number or string, kept as it was written.

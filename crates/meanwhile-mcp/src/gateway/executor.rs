@@ -7,7 +7,7 @@ use meanwhile_core::job::{Failure, FailureKind};
 use meanwhile_core::{Attempt, Executor, Job, Json, RunContext};
 use serde::Deserialize;
 
-use crate::message::{Answer, Fields, UPSTREAM_GONE, error};
+use crate::message::{Answer, Fields, INTERNAL_ERROR, error};
 use crate::upstream::{Connection, Follower, Party, Reply, Task, Upstream, Waiting};
 
 /// How long a server that was told to stop may take to answer all the same. By the protocol it says nothing.
@@ -49,11 +49,7 @@ impl Executor for McpExecutor {
         };
         let connection = match connected {
             Ok(connection) => connection,
-            Err(why) => {
-                let message = why.to_string();
-                let error = Some(error(UPSTREAM_GONE, &message));
-                return Attempt::Failed(Failure { kind: FailureKind::Error, message, error });
-            }
+            Err(why) => return failed(why.to_string()),
         };
         // Not done again, but found again: its work goes on at the server.
         if let Some(task) = context.attached().as_deref().and_then(Task::read) {
@@ -131,8 +127,15 @@ fn ended(reply: Reply) -> Attempt {
             Attempt::Failed(Failure { kind: FailureKind::Error, message, error: Some(error) })
         }
         Reply::Round(round) => Attempt::Answered(round.result),
+        Reply::Refused(reason) => failed(reason),
         Reply::Lost(reason) => Attempt::Lost(reason),
     }
+}
+
+/// The server was not reached. The error is that of both eras and dialects, for anyone may look at the job.
+fn failed(message: String) -> Attempt {
+    let error = Some(error(INTERNAL_ERROR, &message));
+    Attempt::Failed(Failure { kind: FailureKind::Error, message, error })
 }
 
 /// Tells the server to stop, and says what is known of whether it did.
@@ -147,7 +150,7 @@ async fn stop(mut waiting: Waiting, context: RunContext) -> Attempt {
             Attempt::Stopped("the server confirmed that it stopped".to_owned())
         }
         Ok(Reply::Round(_)) => Attempt::Stopped("the server asked for more, and was told nothing".to_owned()),
-        Ok(Reply::Lost(reason)) => Attempt::Stopped(reason),
+        Ok(Reply::Refused(reason) | Reply::Lost(reason)) => Attempt::Stopped(reason),
         Err(_) => {
             let known = if waiting.went_on() {
                 "the server was told to stop, but goes on and still reports progress: it could not be stopped"

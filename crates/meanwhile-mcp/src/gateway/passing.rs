@@ -9,9 +9,9 @@ use serde_json::json;
 use super::caller::Caller;
 use super::held::{self, Request, Turn};
 use super::questions::Question;
-use super::reply::{ReplyTo, protocol_error};
+use super::reply::{ReplyTo, gone};
 use super::{Gateway, InFlight, lock};
-use crate::message::{Answer, Fields, Id, Message, UPSTREAM_GONE, to_json};
+use crate::message::{Answer, Fields, Id, Message, to_json};
 use crate::modern::severity;
 use crate::upstream::{Connection, Inbox, Reply};
 
@@ -68,7 +68,8 @@ impl Gateway {
         let connection = match self.upstream.connect().await {
             Ok(connection) => connection,
             Err(error) => {
-                return turn.reply.send(turn.id, protocol_error(UPSTREAM_GONE, &error.to_string())).await;
+                let answer = gone(turn.reply.is_modern(), &error.to_string());
+                return turn.reply.send(turn.id, answer).await;
             }
         };
         let taken_back = Arc::new(Signal::default());
@@ -265,9 +266,10 @@ async fn answer(turn: Turn, reply: Reply) {
     let (answer, extra) = match reply {
         Reply::Answer(answer, extra) => (answer, extra),
         Reply::Round(round) => (Answer::Result(round.result), round.extra),
+        Reply::Refused(reason) => (gone(turn.reply.is_modern(), &reason), Fields::default()),
         Reply::Lost(reason) => {
             let why = format!("{reason}; it is started again at the next request");
-            (protocol_error(UPSTREAM_GONE, &why), Fields::default())
+            (gone(turn.reply.is_modern(), &why), Fields::default())
         }
     };
     turn.reply.respond(turn.id, answer, extra).await;

@@ -6,7 +6,7 @@ use meanwhile_core::Json;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::message::{Answer, Fields, Id, Message, error, to_json};
+use crate::message::{Answer, Fields, INTERNAL_ERROR, Id, Message, UPSTREAM_GONE, error, to_json};
 use crate::modern;
 use crate::transport::Outbound;
 use crate::words::Said;
@@ -85,6 +85,11 @@ impl ReplyTo {
     pub(crate) fn modern(self, server: Option<Json>, method: &str) -> ReplyTo {
         let is_cacheable = modern::is_cacheable(method);
         ReplyTo { way: self.way, dress: Some(Arc::new(Dress { server, is_cacheable })) }
+    }
+
+    /// Whether it is a request of the modern era that is answered.
+    pub(super) fn is_modern(&self) -> bool {
+        self.dress.is_some()
     }
 
     /// Answers the request `id`.
@@ -179,6 +184,11 @@ pub(super) fn tool_result(said: &Said) -> Answer {
 /// A tool call that went wrong, in words for the model.
 pub(super) fn tool_error(text: &str) -> Answer {
     ToolResult { content: vec![text_block(text)], structured_content: None, is_error: true }.answer()
+}
+
+/// That there is no server to answer. The modern era leaves our code for that to implementations which had it before.
+pub(super) fn gone(is_modern: bool, why: &str) -> Answer {
+    protocol_error(if is_modern { INTERNAL_ERROR } else { UPSTREAM_GONE }, why)
 }
 
 /// An error of the protocol.

@@ -8,10 +8,10 @@ use meanwhile_core::Json;
 use serde_json::json;
 
 use super::caller::Caller;
-use super::reply::{ReplyTo, protocol_error};
+use super::reply::{ReplyTo, gone};
 use super::{Gateway, lock};
 use crate::catalog::{Catalog, append};
-use crate::message::{Answer, Fields, Id, Message, UPSTREAM_GONE, to_json};
+use crate::message::{Answer, Fields, Id, Message, to_json};
 use crate::revision::Revision;
 use crate::upstream::{Reply, UpstreamError};
 use crate::words;
@@ -63,7 +63,7 @@ impl Gateway {
         }
         let gateway = self.clone();
         let turn = async move {
-            let answer = match gateway.introduced_with(asked.to_json()).await {
+            let answer = match gateway.introduced_with(asked.to_json(), false).await {
                 Ok(introduction) => {
                     let outstanding = gateway.count_outstanding().await;
                     Answer::Result(introduction.initialized(revision, outstanding))
@@ -96,7 +96,7 @@ impl Gateway {
             "version": env!("CARGO_PKG_VERSION")});
         let params = json!({"protocolVersion": Revision::LATEST_LEGACY.name(), "capabilities": capabilities,
             "clientInfo": client});
-        let introduction = self.introduced_with(to_json(&params)).await?;
+        let introduction = self.introduced_with(to_json(&params), true).await?;
         if !self.upstream.is_initialized() {
             let message = Message::Notification {
                 method: "notifications/initialized".to_owned(),
@@ -112,8 +112,8 @@ impl Gateway {
         Ok(introduction)
     }
 
-    /// Introduces us to the upstream, once; whoever comes later is told what it said then.
-    async fn introduced_with(&self, params: Json) -> Result<Arc<Introduction>, Answer> {
+    /// Introduces us to the upstream, once; whoever comes later is told what it said then. `is_modern`: of the era of who asks.
+    async fn introduced_with(&self, params: Json, is_modern: bool) -> Result<Arc<Introduction>, Answer> {
         let mut known = self.introduction.lock().await;
         if let Some(known) = &*known {
             return Ok(known.clone());
@@ -121,10 +121,7 @@ impl Gateway {
         match self.upstream.initialize(params).await {
             Ok(Answer::Result(result)) => {
                 let introduction = Introduction::read(&result).map(Arc::new).map_err(|why| {
-                    protocol_error(
-                        UPSTREAM_GONE,
-                        &format!("what the MCP server says of itself cannot be read: {why}"),
-                    )
+                    gone(is_modern, &format!("what the MCP server says of itself cannot be read: {why}"))
                 })?;
                 *known = Some(introduction.clone());
                 Ok(introduction)
@@ -134,7 +131,7 @@ impl Gateway {
                 if self.never_came_up() {
                     self.hopeless.cancel();
                 }
-                Err(protocol_error(UPSTREAM_GONE, &error.to_string()))
+                Err(gone(is_modern, &error.to_string()))
             }
         }
     }
@@ -158,7 +155,7 @@ impl Gateway {
             let result = match replied {
                 Ok(Answer::Result(result)) => result,
                 Ok(error) => return error,
-                Err(error) => return protocol_error(UPSTREAM_GONE, &error.to_string()),
+                Err(error) => return gone(caller.is_modern(), &error.to_string()),
             };
             let Ok(mut page) = Fields::parse(result.get()) else { return Answer::Result(result) };
             let Some(tools) = page.read::<Vec<Json>>("tools") else { return Answer::Result(result) };

@@ -14,7 +14,7 @@ use super::connection::{Connection, Kept, Reply, Waiting};
 use super::tasks::{Dialect, State, Task};
 use super::{Party, Upstream, UpstreamError};
 use crate::dialect::without_related_task;
-use crate::message::{self, Answer, Fields, INVALID_PARAMS, Id, UPSTREAM_GONE, to_json};
+use crate::message::{self, Answer, Fields, INVALID_PARAMS, Id, to_json};
 
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(60);
@@ -160,7 +160,6 @@ impl Follower {
         match reply {
             Reply::Answer(Answer::Result(result), _) => Ok(Attempt::Answered(without_related_task(&result))),
             Reply::Answer(Answer::Error(error), _) => match code(&error) {
-                UPSTREAM_GONE => Err(Blind::Away(words(&error))),
                 // The answer of the task, or that there is no such task: a look at the task tells.
                 INVALID_PARAMS => match self.look(Duration::ZERO).await {
                     Ok(_) => Ok(failed(error)),
@@ -169,7 +168,7 @@ impl Follower {
                 _ => Ok(failed(error)),
             },
             Reply::Round(_) => Err(Blind::Away("the server asks where it must not".to_owned())),
-            Reply::Lost(reason) => Err(Blind::Away(reason)),
+            Reply::Refused(reason) | Reply::Lost(reason) => Err(Blind::Away(reason)),
         }
     }
 
@@ -346,7 +345,6 @@ async fn request(connection: &Arc<Connection>, method: &str, params: Fields) -> 
     let asked = async { connection.request(method, Some(params.to_json())).await.reply().await.answer() };
     match tokio::time::timeout(LOOK, asked).await {
         Ok(Ok(Answer::Result(result))) => Ok(result),
-        Ok(Ok(Answer::Error(error))) if code(&error) == UPSTREAM_GONE => Err(Blind::Away(words(&error))),
         Ok(Ok(Answer::Error(error))) => Err(Blind::Never(error)),
         Ok(Err(UpstreamError::Lost { reason })) => Err(Blind::Away(reason)),
         Ok(Err(error)) => Err(Blind::Away(error.to_string())),

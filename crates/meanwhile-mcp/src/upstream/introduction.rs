@@ -45,27 +45,32 @@ impl Upstream {
 
     /// Asks what seems to be a legacy server.
     async fn introduce(&self, connection: &Arc<Connection>, params: Json) -> Result<Answer, UpstreamError> {
-        let answer = connection.request("initialize", Some(params.clone())).await.reply().await.answer()?;
-        if matches!(answer, Answer::Result(_)) {
-            *self.era() = Some(Era::Legacy);
-            self.launch.record.shows_legacy(true);
-            self.launch.record.came_up();
-            connection.late.forget();
-            self.memory.initialize_with(params);
-        } else if self.is_modern_after_all(connection).await {
+        let refused =
+            match connection.request("initialize", Some(params.clone())).await.reply().await.answer() {
+                Ok(Answer::Result(result)) => {
+                    *self.era() = Some(Era::Legacy);
+                    self.launch.record.shows_legacy(true);
+                    self.launch.record.came_up();
+                    connection.late.forget();
+                    self.memory.initialize_with(params);
+                    return Ok(Answer::Result(result));
+                }
+                refused @ (Ok(Answer::Error(_)) | Err(UpstreamError::Refused { .. })) => refused,
+                lost => return lost,
+            };
+        if self.is_modern_after_all(connection).await {
             self.memory.initialize_with(params);
             let discovered = connection.discovered();
             let result = discovered.map(|said| said.to_initialize_result(&self.launch.name));
-            return Ok(result.map_or(answer, Answer::Result));
-        } else {
-            self.launch.record.shows_legacy(false);
-            *self.era() = self.launch.era();
-            if self.launch.is_remote() {
-                // Perhaps it was not itself; it is asked again who it is.
-                connection.stop().await;
-            }
+            return result.map_or(refused, |result| Ok(Answer::Result(result)));
         }
-        Ok(answer)
+        self.launch.record.shows_legacy(false);
+        *self.era() = self.launch.era();
+        if self.launch.is_remote() {
+            // Perhaps it was not itself; it is asked again who it is.
+            connection.stop().await;
+        }
+        refused
     }
 
     /// Reaches the server, and finds out of which era it is.
@@ -132,12 +137,14 @@ impl Upstream {
                 }
                 return Ok(connection);
             }
-            Reply::Answer(Answer::Error(_), _) if self.is_modern_after_all(&connection).await => {
+            Reply::Answer(Answer::Error(_), _) | Reply::Refused(_)
+                if self.is_modern_after_all(&connection).await =>
+            {
                 return Ok(connection);
             }
             Reply::Answer(Answer::Error(error), _) => format!("it answered {}", error.get()),
             Reply::Round(_) => "it asks something".to_owned(),
-            Reply::Lost(reason) => reason,
+            Reply::Refused(reason) | Reply::Lost(reason) => reason,
         };
         connection.stop().await;
         Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason })

@@ -104,5 +104,5 @@ async fn acknowledged(connection: &Connection, asked: &mut Waiting) -> bool {
 /// Waits until the server ends it. Returns whether it is to be asked again.
 async fn ended(held: Option<&mut Waiting>) -> bool {
     let Some(held) = held else { return std::future::pending().await };
-    !matches!(held.next_reply().await, Reply::Answer(Answer::Error(_), _))
+    !matches!(held.next_reply().await, Reply::Answer(Answer::Error(_), _) | Reply::Refused(_))
 }

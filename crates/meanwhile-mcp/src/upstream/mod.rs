@@ -77,6 +77,12 @@ pub enum UpstreamError {
         /// How long that is.
         seconds: u64,
     },
+    /// It was not reached, or has not taken what it was asked.
+    #[error("{reason}")]
+    Refused {
+        /// What happened.
+        reason: String,
+    },
     /// It was there, and went before it answered.
     #[error("{reason} before it answered; run its command by hand to see why")]
     Lost {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{Connection, Reply, TASK_NEWS, Wire, numbered};
 use crate::dialect::{RELATED_TASK, without_related_task};
-use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message, UPSTREAM_GONE};
+use crate::message::{self, Answer, Fields, INTERNAL_ERROR, Id, Message};
 use crate::revision::Era;
 use crate::upstream::modern::{self, Shape};
 use crate::upstream::waiters::{Next, Open, Whose};
@@ -177,7 +177,7 @@ impl Connection {
     /// The request has not reached the server, or the server has not taken it.
     pub(in crate::upstream) fn refuse(&self, sent_as: u64, why: &str) {
         let why = format!("the MCP server `{}` {why}", self.server);
-        self.end_request(sent_as, Reply::plain(Answer::Error(message::error(UPSTREAM_GONE, &why))));
+        self.end_request(sent_as, Reply::Refused(why));
     }
 
     fn end_request(&self, sent_as: u64, reply: Reply) {

@@ -20,6 +20,8 @@ pub enum Reply {
     Answer(Answer, Fields),
     /// What the server asks before it answers, for the client itself, which knows rounds of questions.
     Round(Box<Round>),
+    /// The request has not reached the server, or the server has not taken it; the text says why.
+    Refused(String),
     /// The server is gone, or what it was to answer through; the text says how.
     Lost(String),
 }
@@ -33,6 +35,7 @@ impl Reply {
         match self {
             Reply::Answer(answer, _) => Ok(answer),
             Reply::Round(round) => Ok(Answer::Result(round.result)),
+            Reply::Refused(reason) => Err(UpstreamError::Refused { reason }),
             Reply::Lost(reason) => Err(UpstreamError::Lost { reason }),
         }
     }
