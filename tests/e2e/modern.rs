@@ -359,6 +359,16 @@ fn what_a_client_cannot_answer_is_declined_while_it_waits_for_a_prompt() {
 }
 
 #[test]
+fn only_what_the_server_tells_of_is_acknowledged() {
+    let client = Client::wrap(&[], &[RAW]);
+    let wanted = json!({"toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true,
+        "resourceSubscriptions": ["x:y"]});
+    client.start_modern("subscriptions/listen", json!({"notifications": wanted}), &json!({}));
+    let accepted = client.next_notification("notifications/subscriptions/acknowledged");
+    assert_eq!(accepted["params"]["notifications"], json!({"toolsListChanged": true}));
+}
+
+#[test]
 fn nobody_waits_for_answers_of_a_client_that_has_gone() {
     let client = Client::wrap(&[], &[RAW]);
     client.modern("prompts/get", json!({"name": "asks_1"}), &json!({"elicitation": {}})).unwrap();

@@ -1,10 +1,12 @@
 //! The common endpoint: several servers as one.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::modern::{VERSION, meta};
-use super::web::Served;
-use crate::client::{FIXTURE, Home, example, text, tool_names};
+use super::web::{Answer, Served};
+use crate::client::{FIXTURE, Home, RAW, example, text, tool_names};
 use crate::faces::Gate;
 
 const PATH: &str = "/mcp";
@@ -92,17 +94,98 @@ fn changes_and_questions_of_any_of_them_reach_the_client() {
     }
 }
 
+/// A request of the modern era.
+fn modern(served: &Served, method: &str, mut params: Value, name: &str) -> Answer {
+    params["_meta"] = meta(VERSION);
+    let mut headers = vec![("MCP-Protocol-Version", VERSION), ("Mcp-Method", method)];
+    headers.extend((!name.is_empty()).then_some(("Mcp-Name", name)));
+    let body = json!({"jsonrpc": "2.0", "id": "m", "method": method, "params": params});
+    served.post(PATH, &headers, &body.to_string())
+}
+
+const CHANGES: [&str; 3] = [
+    "notifications/tools/list_changed",
+    "notifications/prompts/list_changed",
+    "notifications/resources/list_changed",
+];
+
+#[test]
+fn that_any_list_of_any_of_them_has_changed_is_told_to_whoever_listens() {
+    let lively = json!({"command": example(RAW), "args": ["--lively"]});
+    let servers = json!({"still": {"command": example(FIXTURE)}, "lively": lively});
+    let served = Served::start(&Home::new(), &servers, &["--mode", "inline"]);
+    let session = served.session(PATH, None, "2025-11-25");
+    let mut listening = session.listen();
+    session.call("lively__change", &json!({}));
+    assert_eq!(CHANGES.map(|_| listening.message().expect("a change")["method"].clone()), CHANGES);
+    let wanted = json!({"toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true});
+    let mut listening = modern(&served, "subscriptions/listen", json!({"notifications": wanted}), "");
+    let acknowledged = listening.message().expect("an acknowledgement");
+    assert_eq!(acknowledged["params"]["notifications"], wanted);
+    let changed =
+        modern(&served, "tools/call", json!({"name": "lively__change"}), "lively__change").response();
+    assert!(changed["error"].is_null(), "{changed}");
+    for method in CHANGES {
+        let told = listening.message().expect("a change");
+        assert_eq!(told["method"], method);
+        assert_eq!(told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "m");
+    }
+}
+
+#[test]
+fn what_none_of_them_tells_of_is_not_acknowledged() {
+    let servers = json!({"one": {"command": example(RAW)}, "two": {"command": example(FIXTURE)}});
+    let served = Served::start(&Home::new(), &servers, &["--mode", "inline"]);
+    let wanted =
+        json!({"toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": ["x:y"]});
+    let mut listening = modern(&served, "subscriptions/listen", json!({"notifications": wanted}), "");
+    let acknowledged = listening.message().expect("an acknowledgement");
+    let expected = json!({"toolsListChanged": true, "resourceSubscriptions": ["x:y"]});
+    assert_eq!(acknowledged["params"]["notifications"], expected);
+    // What it says all the same is not passed on.
+    modern(&served, "tools/call", json!({"name": "one__change"}), "one__change").response();
+    modern(&served, "tools/call", json!({"name": "two__grow"}), "two__grow").response();
+    let mut told = std::iter::from_fn(|| listening.message().map(|told| told["method"].clone()))
+        .filter(|method| method != "notifications/resources/updated");
+    assert_eq!([told.next(), told.next()], [(); 2].map(|()| Some(json!(CHANGES[0]))));
+}
+
+#[test]
+fn one_that_hangs_is_waited_for_once_and_taken_in_when_it_comes() {
+    let home = Home::new();
+    let (gate, raw) = (home.path("gate"), example(RAW));
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.05; done; exec '{raw}'", gate.display());
+    let servers =
+        json!({"good": {"command": example(RAW)}, "hangs": {"command": "sh", "args": ["-c", script]}});
+    let served = Served::start(&home, &servers, &[]);
+    let tools = |list: &Value| tool_names(&list["result"]).contains(&"good__any");
+    assert!(tools(&modern(&served, "tools/list", json!({}), "").json()));
+    let began = Instant::now();
+    for method in ["tools/list", "server/discover", "prompts/list", "tools/list"] {
+        let answer = modern(&served, method, json!({}), "").json();
+        assert!(!answer["result"].is_null() && (method != "tools/list" || tools(&answer)), "{answer}");
+    }
+    let wanted = json!({"toolsListChanged": true});
+    let mut modern_hears = modern(&served, "subscriptions/listen", json!({"notifications": wanted}), "");
+    assert_eq!(modern_hears.message().expect("an acknowledgement")["params"]["notifications"], wanted);
+    // Nor does another client wait for it.
+    let session = served.session(PATH, None, "2025-11-25");
+    assert!(tools(&session.request("tools/list", &json!({}))));
+    assert!(began.elapsed() < Duration::from_secs(10), "it was waited for again: {:?}", began.elapsed());
+    let mut legacy_hears = session.listen();
+    std::fs::write(gate, "").expect("a file");
+    for listening in [&mut modern_hears, &mut legacy_hears] {
+        assert_eq!(listening.message().expect("news")["method"], CHANGES[0]);
+    }
+    let has_it = |list: &Value| tool_names(&list["result"]).contains(&"hangs__any");
+    assert!(has_it(&modern(&served, "tools/list", json!({}), "").json()));
+    assert!(has_it(&session.request("tools/list", &json!({}))));
+}
+
 #[test]
 fn it_speaks_both_eras_and_is_listened_to_as_one() {
     let served = three(&["--server-idle", "100ms", "-v"]);
-    let ask = |method: &str, params: Value, name: &str| {
-        let mut params = params;
-        params["_meta"] = meta(VERSION);
-        let mut headers = vec![("MCP-Protocol-Version", VERSION), ("Mcp-Method", method)];
-        headers.extend((!name.is_empty()).then_some(("Mcp-Name", name)));
-        let body = json!({"jsonrpc": "2.0", "id": "m", "method": method, "params": params});
-        served.post(PATH, &headers, &body.to_string())
-    };
+    let ask = |method: &str, params: Value, name: &str| modern(&served, method, params, name);
     let found = ask("server/discover", json!({}), "").json()["result"].clone();
     assert_eq!((&found["supportedVersions"], &found["resultType"]), (&json!([VERSION]), &json!("complete")));
     let list = ask("tools/list", json!({}), "").json()["result"].clone();

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::caller::Caller;
 use super::open_call::OpenCall;
 use super::reply::{ReplyTo, protocol_error};
+use super::session::Introduction;
 use super::{Gateway, InFlight, lock};
 use crate::message::{Answer, Fields, INVALID_PARAMS, Id, Message, to_json};
 use crate::modern::{SUBSCRIPTION_ID, needs_tasks};
@@ -40,17 +41,20 @@ struct Wants {
     resources: HashSet<String>,
 }
 
-/// The notifications about lists, and what a request calls them.
-const LISTS: [(&str, &str); 3] = [
-    ("notifications/tools/list_changed", "toolsListChanged"),
-    ("notifications/prompts/list_changed", "promptsListChanged"),
-    ("notifications/resources/list_changed", "resourcesListChanged"),
+/// What is listed, the notification that it has changed, and what a request calls that.
+pub(crate) const LISTS: [(&str, &str, &str); 3] = [
+    ("tools", "notifications/tools/list_changed", "toolsListChanged"),
+    ("prompts", "notifications/prompts/list_changed", "promptsListChanged"),
+    ("resources", "notifications/resources/list_changed", "resourcesListChanged"),
 ];
 
 impl Wants {
-    fn read(notifications: &Fields) -> Wants {
-        let lists = LISTS.iter().map(|(_, name)| *name);
+    /// What is asked for, as far as the server tells of it.
+    fn read(notifications: &Fields, server: &Introduction) -> Wants {
+        let is_told = |what: &str| server.announces(what, "listChanged");
+        let lists = LISTS.iter().filter(|(what, _, _)| is_told(what)).map(|(_, _, name)| *name);
         let uris: Vec<String> = notifications.read("resourceSubscriptions").unwrap_or_default();
+        let uris = if server.announces("resources", "subscribe") { uris } else { vec![] };
         Wants {
             lists: lists.filter(|name| notifications.read(name).unwrap_or(false)).collect(),
             resources: uris.into_iter().take(NAMED_MAX).collect(),
@@ -62,13 +66,14 @@ impl Wants {
             let uri = params.and_then(|params| params.read::<String>("uri"));
             return uri.is_some_and(|uri| self.resources.contains(&uri));
         }
-        LISTS.iter().any(|(known, name)| *known == method && self.lists.contains(name))
+        LISTS.iter().any(|(_, known, name)| *known == method && self.lists.contains(name))
     }
 }
 
 impl Gateway {
     pub(super) async fn listen(
         self: &Arc<Self>,
+        server: &Introduction,
         caller: Arc<Caller>,
         id: Id,
         params: Option<Json>,
@@ -83,12 +88,12 @@ impl Gateway {
         if tasks.as_ref().is_some_and(|tasks| !tasks.is_empty()) && !caller.capabilities.tasks {
             return reply.send(id, Answer::Error(needs_tasks())).await;
         }
+        let wants = Wants::read(&notifications, server);
         let open = Arc::new(OpenCall::new(caller, reply.clone()));
         lock(&self.in_flight).insert(id.clone(), InFlight::Here(open.clone()));
         let gateway = self.clone();
         // Nobody waits for its end, so it is not counted among the requests that are to be answered.
         tokio::spawn(async move {
-            let wants = Wants::read(&notifications);
             let ended = tokio::select! {
                 () = gateway.tell_listener(&id, wants, tasks, &reply) => true,
                 () = gateway.closing.cancelled() => true,

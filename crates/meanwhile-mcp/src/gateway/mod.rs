@@ -46,6 +46,7 @@ use self::held::Held;
 use self::history::History;
 use self::lane::Lane;
 use self::ledger::Ledger;
+pub(crate) use self::listen::LISTS;
 use self::listen::Listeners;
 use self::modern::ModernRequest;
 use self::open_call::OpenCall;

@@ -76,7 +76,7 @@ impl Gateway {
             "tasks/get" => self.get_extension_task(id, params, reply).await,
             "tasks/update" => self.update_task(id, params, reply).await,
             "tasks/cancel" => self.cancel_extension_task(id, params, reply).await,
-            "subscriptions/listen" => self.listen(caller, id, params, reply).await,
+            "subscriptions/listen" => self.listen(introduction, caller, id, params, reply).await,
             _ => {
                 self.hear_logs(introduction, &caller).await;
                 self.pass_request(caller, id, method, params, extra, reply).await;

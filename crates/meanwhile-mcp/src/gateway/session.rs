@@ -296,6 +296,12 @@ impl Introduction {
         })
     }
 
+    /// Whether it says of `what` it has (`tools`, `prompts`, `resources`) that it can do this: `listChanged`, `subscribe`.
+    pub(super) fn announces(&self, what: &str, can: &str) -> bool {
+        let capabilities = self.fields.read::<Fields>("capabilities").unwrap_or_default();
+        capabilities.read::<Fields>(what).and_then(|of| of.read(can)).unwrap_or(false)
+    }
+
     /// Its instructions with ours behind them. Without tools we add nothing.
     pub(super) fn instructions(&self, outstanding: usize) -> Option<Json> {
         let theirs = self.fields.get("instructions");

@@ -2,43 +2,31 @@
 
 use meanwhile_core::Json;
 
+use super::member::kind;
 use super::{HubConversation, Request, lock, names};
 use crate::gateway::ReplyTo;
 use crate::message::{Answer, Fields, to_json};
 
-/// How many pages of a list a server may have.
-const PAGES_MAX: usize = 1000;
 /// Of so many resources it is remembered who has them.
 const URIS_MAX: usize = 100_000;
-
-/// What a list holds, and by what its items are known.
-fn kind(method: &str) -> (&'static str, &'static str) {
-    match method {
-        "tools/list" => ("tools", "name"),
-        "prompts/list" => ("prompts", "name"),
-        "resources/list" => ("resources", "uri"),
-        _ => ("resourceTemplates", "uriTemplate"),
-    }
-}
 
 impl HubConversation {
     /// The list of all servers that are there, on one page.
     pub(super) async fn list(&self, request: Request, reply: ReplyTo) {
-        let (field, key) = kind(&request.method);
-        let asks = (0..self.members.len()).map(|member| self.items(member, &request.method, &request.params));
+        let Some((field, key)) = kind(&request.method) else { return };
         let mut all: Vec<Json> = Vec::new();
         let mut ours: Vec<Json> = Vec::new();
-        for (member, items) in futures_util::future::join_all(asks).await.into_iter().enumerate() {
-            let (items, own) = if field == "tools" { apart(items) } else { (items, vec![]) };
+        for (member, items) in self.hear_all(&request.method, &request.params).await.iter().enumerate() {
+            let (items, own) = if field == "tools" { apart(items) } else { (&items[..], &[][..]) };
             if ours.is_empty() {
                 ours = own.iter().map(under_its_base).collect();
             }
             for item in items {
                 if key == "name" {
-                    all.extend(self.renamed(member, &item));
+                    all.extend(self.renamed(member, item));
                 } else {
-                    self.remember(member, key, &item);
-                    all.push(item);
+                    self.remember(member, key, item);
+                    all.push(item.clone());
                 }
             }
         }
@@ -46,33 +34,6 @@ impl HubConversation {
         let mut result = Fields::default();
         result.set(field, to_json(&all));
         reply.send(request.id, Answer::Result(result.to_json())).await;
-    }
-
-    /// All that one server lists, page by page; nothing if it does not answer.
-    async fn items(&self, member: usize, method: &str, params: &Fields) -> Vec<Json> {
-        let (field, _) = kind(method);
-        let mut params = params.clone();
-        params.take("cursor");
-        let mut items = Vec::new();
-        let pages = async {
-            for _ in 0..PAGES_MAX {
-                let page = self.ask(&self.members[member], method, &params).await;
-                let Ok(page) = page.map(|page| Fields::parse(page.get()).unwrap_or_default()) else { return };
-                items.extend(page.read::<Vec<Json>>(field).unwrap_or_default());
-                match page.get("nextCursor") {
-                    Some(cursor) => params.set("cursor", cursor.to_owned()),
-                    None => return,
-                }
-            }
-        };
-        if tokio::time::timeout(super::PATIENCE, pages).await.is_err() {
-            tracing::info!(
-                server = self.members[member].name,
-                method,
-                "a server is left out: it does not answer"
-            );
-        }
-        items
     }
 
     fn renamed(&self, member: usize, item: &Json) -> Option<Json> {
@@ -101,7 +62,7 @@ impl HubConversation {
             return Some((member, name.to_owned()));
         }
         for method in ["tools/list", "prompts/list"] {
-            let items = self.items(member, method, &Fields::default()).await;
+            let items = self.members[member].hear(method, &Fields::default(), &self.news).await;
             let own = items.iter().filter_map(name_of).find(|own| names::shown(server, own) == shown);
             if let Some(own) = own {
                 return Some((member, own));
@@ -127,9 +88,8 @@ impl HubConversation {
             params.set("_meta", meta.to_owned());
         }
         for method in ["resources/list", "resources/templates/list"] {
-            let (_, key) = kind(method);
-            let asks = (0..self.members.len()).map(|member| self.items(member, method, &params));
-            for (member, items) in futures_util::future::join_all(asks).await.into_iter().enumerate() {
+            let key = if method == "resources/list" { "uri" } else { "uriTemplate" };
+            for (member, items) in self.hear_all(method, &params).await.iter().enumerate() {
                 items.iter().for_each(|item| self.remember(member, key, item));
             }
         }
@@ -154,10 +114,9 @@ fn name_of(item: &Json) -> Option<String> {
 }
 
 /// A server's tools, and ours behind them.
-fn apart(mut items: Vec<Json>) -> (Vec<Json>, Vec<Json>) {
+fn apart(items: &[Json]) -> (&[Json], &[Json]) {
     let called: Vec<String> = items.iter().map(|item| name_of(item).unwrap_or_default()).collect();
-    let ours = items.split_off(items.len() - names::count_ours(&called));
-    (items, ours)
+    items.split_at(items.len() - names::count_ours(&called))
 }
 
 /// One of ours under its own name: nobody is in its way here.

@@ -5,48 +5,52 @@
 
 mod listen;
 mod lists;
+mod member;
 mod names;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use meanwhile_core::Json;
 use serde_json::{Value, json};
 
-use crate::gateway::{ReplyTo, Streamed};
+use self::member::{Member, News};
+use crate::gateway::ReplyTo;
 use crate::http::{Conversation, Endpoint, Principal};
-use crate::message::{
-    Answer, Fields, INVALID_PARAMS, Id, Incoming, METHOD_NOT_FOUND, Message, UPSTREAM_GONE, error, parse,
-    to_json,
-};
+use crate::message::{Answer, Fields, INVALID_PARAMS, Id, METHOD_NOT_FOUND, Message, error, to_json};
 use crate::modern;
 use crate::revision::Revision;
 use crate::transport::Outbound;
 use crate::words;
 
-/// How long a server may take to say what it has before it is left out, for this time.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Several servers as one.
 pub struct Hub {
-    servers: Vec<(String, Arc<dyn Endpoint>)>,
+    servers: Vec<Behind>,
     shared: Mutex<HashMap<Principal, Arc<HubConversation>>>,
+}
+
+/// One of the servers, for all clients.
+struct Behind {
+    name: String,
+    endpoint: Arc<dyn Endpoint>,
+    /// It has not introduced itself in time to whoever came last: the next one does not wait for it.
+    is_slow_to_begin: Arc<AtomicBool>,
 }
 
 impl Hub {
     /// The servers by their names.
     #[must_use]
     pub fn new(servers: Vec<(String, Arc<dyn Endpoint>)>) -> Arc<Hub> {
-        Arc::new(Hub { servers, shared: Mutex::default() })
+        let behind = |(name, endpoint)| Behind { name, endpoint, is_slow_to_begin: Arc::default() };
+        Arc::new(Hub { servers: servers.into_iter().map(behind).collect(), shared: Mutex::default() })
     }
 
-    fn members(&self, member: impl Fn(&Arc<dyn Endpoint>) -> Arc<dyn Conversation>) -> Vec<Member> {
+    fn members(&self, member: impl Fn(&Arc<dyn Endpoint>) -> Arc<dyn Conversation>) -> Vec<Arc<Member>> {
         let members = self.servers.iter();
         members
-            .map(|(name, endpoint)| Member { name: name.clone(), conversation: member(endpoint) })
+            .map(|behind| Member::new(&behind.name, member(&behind.endpoint), &behind.is_slow_to_begin))
             .collect()
     }
 }
@@ -68,10 +72,16 @@ impl Endpoint for Hub {
         known
             .and_modify(|hub| {
                 // A server that never came up may do so now.
-                let members = self.members(|endpoint| endpoint.shared(who));
-                let is_same =
-                    |(old, new): (&Member, &Member)| Arc::ptr_eq(&old.conversation, &new.conversation);
-                if !hub.members.iter().zip(&members).all(is_same) {
+                let mut members = self.members(|endpoint| endpoint.shared(who));
+                let mut is_same = true;
+                for (old, new) in hub.members.iter().zip(&mut members) {
+                    if Arc::ptr_eq(&old.conversation, &new.conversation) {
+                        *new = old.clone();
+                    } else {
+                        is_same = false;
+                    }
+                }
+                if !is_same {
                     let (down, _) = Outbound::channel();
                     *hub = Arc::new(HubConversation::new(members, down));
                 }
@@ -84,20 +94,12 @@ impl Endpoint for Hub {
     }
 }
 
-/// One of the servers.
-#[derive(Clone)]
-struct Member {
-    name: String,
-    conversation: Arc<dyn Conversation>,
-}
-
 /// One client and all servers.
 struct HubConversation {
-    members: Vec<Member>,
-    down: Outbound,
+    members: Vec<Arc<Member>>,
+    news: Arc<News>,
     /// Who has a resource, or a template of resources, by its URI.
     uris: Mutex<HashMap<String, usize>>,
-    next: AtomicU64,
 }
 
 /// A request of the client.
@@ -141,9 +143,11 @@ impl Conversation for HubConversation {
             }
             // Each knows whether it concerns it.
             message @ Message::Notification { .. } => {
-                for member in &self.members {
-                    member.conversation.receive(message.clone(), reply.clone()).await;
-                }
+                let told = self
+                    .members
+                    .iter()
+                    .map(|member| member.conversation.receive(message.clone(), reply.clone()));
+                join_all(told).await;
             }
         }
     }
@@ -177,8 +181,13 @@ impl Conversation for HubConversation {
 }
 
 impl HubConversation {
-    fn new(members: Vec<Member>, down: Outbound) -> HubConversation {
-        HubConversation { members, down, uris: Mutex::default(), next: AtomicU64::new(1) }
+    fn new(members: Vec<Arc<Member>>, down: Outbound) -> HubConversation {
+        HubConversation { members, news: News::new(down), uris: Mutex::default() }
+    }
+
+    /// Asks all servers the same, at once.
+    async fn hear_all(&self, method: &str, params: &Fields) -> Vec<Arc<Vec<Json>>> {
+        join_all(self.members.iter().map(|member| member.hear(method, params, &self.news))).await
     }
 
     async fn request(&self, request: Request, reply: ReplyTo) {
@@ -231,15 +240,16 @@ impl HubConversation {
     async fn introduced(&self, request: &Request) -> Value {
         let mut capabilities = json!({"tools": {"listChanged": true}});
         let (mut instructions, mut ours) = (Vec::new(), None);
-        for (member, answer) in self.ask_all(request).await {
-            let Ok(answer) = answer else { continue };
+        let said = self.hear_all(&request.method, &request.params).await;
+        for (member, answer) in self.members.iter().zip(said) {
+            let Some(answer) = answer.first() else { continue };
             let said: Value = serde_json::from_str(answer.get()).unwrap_or_default();
             names::unite(&mut capabilities, &said["capabilities"]);
             let text = said["instructions"].as_str().unwrap_or_default();
             let (theirs, mine) = names::split_instructions(text);
             ours = ours.or(mine.map(str::to_owned));
             if !theirs.is_empty() {
-                instructions.push(format!("{}: {theirs}", self.members[member].name));
+                instructions.push(format!("{}: {theirs}", member.name));
             }
         }
         instructions.push(ours.unwrap_or_else(|| words::instructions(0)));
@@ -247,7 +257,12 @@ impl HubConversation {
     }
 
     async fn set_level(&self, request: &Request, reply: ReplyTo) {
-        self.ask_all(request).await;
+        let told = self.members.iter().map(|member| {
+            let (of, method, params) = (member.clone(), request.method.clone(), request.params.clone());
+            let told = tokio::spawn(async move { of.ask(&method, &params).await });
+            tokio::time::timeout(member.patience(), told)
+        });
+        join_all(told).await;
         reply.send(request.id.clone(), Answer::Result(to_json(&json!({})))).await;
     }
 
@@ -295,68 +310,6 @@ impl HubConversation {
             }
         }
     }
-
-    /// Asks all servers the same, in our name. Those that do not answer in time are left out; when they do later, the client is
-    /// told that there is more.
-    async fn ask_all(&self, request: &Request) -> Vec<(usize, Result<Json, Json>)> {
-        let asks = self.members.iter().enumerate().map(|(number, member)| async move {
-            let (name, method, down) = (member.name.clone(), request.method.clone(), self.down.clone());
-            let mut asked = tokio::spawn(self.ask(member, &method, &request.params));
-            let answer = match tokio::time::timeout(PATIENCE, &mut asked).await {
-                Ok(answer) => answer.unwrap_or_else(|_| Err(silent())),
-                Err(_) => {
-                    tokio::spawn(async move {
-                        if matches!(asked.await, Ok(Ok(_))) {
-                            let changed = Message::notification(
-                                "notifications/tools/list_changed",
-                                to_json(&json!({})),
-                            );
-                            down.send(changed.to_line()).await;
-                        }
-                    });
-                    Err(silent())
-                }
-            };
-            if let Err(error) = &answer {
-                tracing::info!(server = name, method, %error, "a server is left out");
-            }
-            (number, answer)
-        });
-        join_all(asks).await
-    }
-
-    /// Asks one server something in our name.
-    fn ask(
-        &self,
-        member: &Member,
-        method: &str,
-        params: &Fields,
-    ) -> impl Future<Output = Result<Json, Json>> + Send + 'static {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let id = to_json(&format!("meanwhile-{number}"));
-        let id = Id::read(&id).expect("a string is an id");
-        let params = (!params.is_empty()).then(|| params.to_json());
-        let (reply, mut streamed) = ReplyTo::stream(id.clone());
-        let message = Message::Request { id, method: method.to_owned(), params, extra: Fields::default() };
-        let conversation = member.conversation.clone();
-        async move {
-            conversation.receive(message, reply).await;
-            while let Some(said) = streamed.recv().await {
-                let Streamed::Answer(line) = said else { continue };
-                if let Ok(Incoming::One(Message::Response { answer, .. })) = parse(&line) {
-                    return match answer {
-                        Answer::Result(result) => Ok(result),
-                        Answer::Error(error) => Err(error),
-                    };
-                }
-            }
-            Err(silent())
-        }
-    }
-}
-
-fn silent() -> Json {
-    error(UPSTREAM_GONE, "it does not answer")
 }
 
 /// What we call ourselves where there is no one server to name.
