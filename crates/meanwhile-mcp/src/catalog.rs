@@ -58,13 +58,13 @@ impl Tool {
         self.schema.as_ref()
     }
 
-    /// Checks arguments against the tool's `inputSchema`. What is JSON but more than we can hold, as a number of a thousand
-    /// digits, is left for the upstream to judge.
+    /// Checks arguments against the tool's `inputSchema`; `server` is whose it is. What is JSON but more than we can hold, as a
+    /// number of a thousand digits, is left for the upstream to judge.
     ///
     /// # Errors
     /// A text that names each field that is wrong, and how.
-    pub fn check(&self, arguments: &str) -> Result<(), String> {
-        let Some(validator) = self.validator.get_or_init(|| self.compile()) else { return Ok(()) };
+    pub fn check(&self, server: &str, arguments: &str) -> Result<(), String> {
+        let Some(validator) = self.validator.get_or_init(|| self.compile(server)) else { return Ok(()) };
         let Ok(mut arguments) = serde_json::from_str::<Value>(arguments) else { return Ok(()) };
         if validator.is_valid(&arguments) {
             return Ok(());
@@ -77,12 +77,12 @@ impl Tool {
     }
 
     /// A schema that does not compile is reported once, here, and then skipped: the upstream judges for itself.
-    fn compile(&self) -> Option<Validator> {
+    fn compile(&self, server: &str) -> Option<Validator> {
         let schema: Value = serde_json::from_str(self.schema.as_ref()?.get()).ok()?;
         match jsonschema::options().build(&schema) {
             Ok(validator) => Some(validator),
             Err(error) => {
-                tracing::warn!(tool = self.name, %error, "the tool's inputSchema does not compile; its arguments are not checked");
+                tracing::warn!(server, tool = self.name, %error, "the tool's inputSchema does not compile; its arguments are not checked");
                 None
             }
         }
@@ -305,16 +305,16 @@ mod tests {
             &[json!({"name": "a", "inputSchema": schema}), json!({"name": "b", "inputSchema": {"type": 42}})],
             &Rules::default(),
         );
-        let check = |arguments: Value| catalog.get("a").unwrap().check(&arguments.to_string());
+        let check = |arguments: Value| catalog.get("a").unwrap().check("s", &arguments.to_string());
         assert_eq!(check(json!({"n": 1})), Ok(()));
         assert!(check(json!({"n": "one"})).unwrap_err().starts_with("`n`: \"one\" is not of type"));
         assert!(check(json!({"n": 1, "at": {"x": 1}})).unwrap_err().starts_with("`at/x`: "));
         assert!(check(json!({})).unwrap_err().contains("\"n\" is a required property"));
         assert_eq!(check(json!({"n": 1, "at": null})), Ok(()), "an argument that is left out");
         assert!(check(json!({"n": null})).unwrap_err().contains("\"n\" is a required property"));
-        assert_eq!(catalog.get("b").unwrap().check("7"), Ok(()));
+        assert_eq!(catalog.get("b").unwrap().check("s", "7"), Ok(()));
         assert_eq!(
-            catalog.get("a").unwrap().check(r#"{"n":1,"x":1e400}"#),
+            catalog.get("a").unwrap().check("s", r#"{"n":1,"x":1e400}"#),
             Ok(()),
             "the upstream may know better"
         );

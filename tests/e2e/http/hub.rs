@@ -154,7 +154,13 @@ fn what_none_of_them_tells_of_is_not_acknowledged() {
 fn one_that_hangs_is_waited_for_once_and_taken_in_when_it_comes() {
     let home = Home::new();
     let (gate, raw) = (home.path("gate"), example(RAW));
-    let script = format!("while [ ! -e '{}' ]; do sleep 0.05; done; exec '{raw}'", gate.display());
+    // It does not outlive the test's folder.
+    let waits = format!(
+        "until [ -e '{}' ]; do [ -d '{}' ] || exit; sleep 0.05; done",
+        gate.display(),
+        home.path("").display()
+    );
+    let script = format!("{waits}; exec '{raw}'");
     let servers =
         json!({"good": {"command": example(RAW)}, "hangs": {"command": "sh", "args": ["-c", script]}});
     let served = Served::start(&home, &servers, &[]);
@@ -201,7 +207,10 @@ fn it_speaks_both_eras_and_is_listened_to_as_one() {
     assert_eq!(second["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], "m");
     drop(listening);
     // Left alone they end, and are there again when they are asked.
-    served.process.wait_stderr("a server that nobody asks anything is ended");
+    served.process.wait_stderr("a server that nobody asks anything is ended server=\"one\"");
+    // What is called by its place in a message has its name in the log.
+    let broken = served.process.wait_stderr("cannot start the MCP server `surely-not-there`");
+    assert!(broken.contains("server=\"broken\""), "{broken}");
     let again =
         ask("tools/call", json!({"name": "one__echo", "arguments": {"text": "a"}}), "one__echo").response();
     assert_eq!(text(&again["result"]), "a");

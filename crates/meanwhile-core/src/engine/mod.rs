@@ -196,7 +196,8 @@ impl Engine {
                         None
                     }
                     Step::Ended(Attempt::Lost(reason)) if may_follow(policy, upstream_task.is_some(), lost.len()) => {
-                        tracing::warn!(tool = call().tool, reason, "the worker died; the call may be gone on with");
+                        let Call { server, tool, .. } = call();
+                        tracing::warn!(server, tool, reason, "the worker died; the call may be gone on with");
                         lost.push(reason);
                         began = self.store.now();
                         latest = None;
@@ -229,7 +230,7 @@ impl Engine {
                     let running = Running { job, run, changes };
                     return Box::pin(self.hand_over(running, call.join_key.as_deref(), ask)).await;
                 }
-                Err(error) => tracing::error!(%error, tool = call.tool,
+                Err(error) => tracing::error!(%error, server = call.server, tool = call.tool,
                     "the call is slow, or asks, but cannot become a job; it stays a waiting call"),
             }
         }

@@ -98,7 +98,7 @@ impl Engine {
             }
             let Some(slot) = self.free_slot() else { break };
             if let Some(running) = self.claim(job.handle).await? {
-                tracing::info!(handle = %job.handle, tool = job.tool, "took up a job that another process left");
+                tracing::info!(handle = %job.handle, server = job.server, tool = job.tool, "took up a job that another process left");
                 self.look_after(running, None, Some(slot));
             }
         }
@@ -130,7 +130,7 @@ async fn settle(store: &dyn Store, serves: impl Fn(&Job) -> bool) -> Result<Vec<
         }
         match store.apply(job.handle, Op::Abandon).await {
             Ok(job) => {
-                tracing::info!(handle = %job.handle, tool = job.tool, "settled a job whose process is gone")
+                tracing::info!(handle = %job.handle, server = job.server, tool = job.tool, "settled a job whose process is gone")
             }
             // Its peer came back, or another one was faster.
             Err(StoreError::Refused(_) | StoreError::NotFound(_)) => {}

@@ -177,7 +177,7 @@ impl Gateway {
                 self.settings.max_arguments
             ));
         }
-        tool.check(text).map_err(|why| {
+        tool.check(&self.settings.launch.name, text).map_err(|why| {
             format!("{}: the arguments do not fit its inputSchema, nothing was started. {why}", tool.name)
         })
     }
@@ -283,7 +283,7 @@ impl Gateway {
         let (gateway, tool) = (self.clone(), job.tool.clone());
         self.requests.spawn(async move {
             if let Err(error) = gateway.save_history(&tool).await {
-                tracing::warn!(%error, "how long calls took is not stored");
+                tracing::warn!(server = gateway.settings.launch.name, tool, %error, "how long its calls took is not stored");
             }
         });
     }

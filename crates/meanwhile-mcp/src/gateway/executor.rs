@@ -95,9 +95,9 @@ impl McpExecutor {
             ended = &mut follower => return ended,
             is_kept = attaching.attach(stored) => {
                 if is_kept {
-                    tracing::info!("attached to the task that does the work at the server");
+                    tracing::info!(server = self.server, "attached to the task that does the work at the server");
                 } else {
-                    tracing::warn!("the server's task is not stored: it is not found again if this process dies");
+                    tracing::warn!(server = self.server, "the server's task is not stored: it is not found again if this process dies");
                 }
             }
         }

@@ -234,7 +234,8 @@ impl Request {
     async fn round(&mut self, turn: Turn) -> Option<(Turn, Option<Reply>)> {
         let (gateway, id) = (self.gateway.clone(), self.waiting.id());
         let Some((state, mut comes)) = gateway.held.open(self.waiting.connection(), id) else {
-            tracing::warn!("too many requests are held for answers; what is asked is declined");
+            let server = &gateway.settings.launch.name;
+            tracing::warn!(server, "too many requests are held for answers; what is asked is declined");
             self.open.clear();
             return Some((turn, None));
         };
@@ -255,7 +256,8 @@ impl Request {
                 () = gateway.closing.cancelled() => break,
             }
         }
-        tracing::info!("a request is given up: its client has not come again with answers");
+        let server = &gateway.settings.launch.name;
+        tracing::info!(server, "a request is given up: its client has not come again with answers");
         self.waiting.cancel("its client has not come again with answers").await;
         None
     }

@@ -47,7 +47,10 @@ impl Gateway {
                 known.durations = durations;
                 known.is_read = true;
             }),
-            Err(error) => tracing::warn!(tool, %error, "how long its calls took cannot be read"),
+            Err(error) => {
+                let server = &self.settings.launch.name;
+                tracing::warn!(server, tool, %error, "how long its calls took cannot be read");
+            }
         }
     }
 
@@ -80,7 +83,8 @@ impl Gateway {
         let tools: Vec<String> = lock(&self.history.tools).keys().cloned().collect();
         for tool in tools {
             if let Err(error) = self.save_history(&tool).await {
-                return tracing::warn!(%error, "how long calls took is not stored");
+                let server = &self.settings.launch.name;
+                return tracing::warn!(server, tool, %error, "how long its calls took is not stored");
             }
         }
     }

@@ -230,7 +230,8 @@ impl Gateway {
         self.close();
         self.requests.close();
         if tokio::time::timeout(LAST_ANSWERS, self.requests.wait()).await.is_err() {
-            tracing::info!("requests are left unanswered: the client is gone");
+            let server = &self.settings.launch.name;
+            tracing::info!(server, "requests are left unanswered: the client is gone");
         }
         self.save_histories().await;
     }
@@ -239,6 +240,12 @@ impl Gateway {
     #[must_use]
     pub fn never_came_up(&self) -> bool {
         self.upstream.never_came_up().is_some()
+    }
+
+    /// The upstream's configured name.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.settings.launch.name
     }
 
     /// Whether its upstream never came up, and that of another gateway may now.

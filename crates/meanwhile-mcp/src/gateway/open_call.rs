@@ -144,6 +144,7 @@ impl Gateway {
         }
         let waited: Duration = call.began.elapsed();
         tracing::info!(
+            server = self.settings.launch.name,
             ?waited,
             reason,
             "the client has given up a call; it is not made to wait so long again"

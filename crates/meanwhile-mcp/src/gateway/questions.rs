@@ -323,7 +323,10 @@ impl Gateway {
                 server.answer(id, answer, extra).await;
             }
             Some(Asked::Here(waiting)) => drop(waiting.send(answer)),
-            None => tracing::warn!(%id, "an answer of the client to no request; it is ignored"),
+            None => {
+                let server = &self.settings.launch.name;
+                tracing::warn!(server, %id, "an answer of the client to no request; it is ignored");
+            }
         }
     }
 

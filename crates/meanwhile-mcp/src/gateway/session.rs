@@ -120,9 +120,10 @@ impl Gateway {
         }
         match self.upstream.initialize(params).await {
             Ok(Answer::Result(result)) => {
-                let introduction = Introduction::read(&result).map(Arc::new).map_err(|why| {
-                    gone(is_modern, &format!("what the MCP server says of itself cannot be read: {why}"))
-                })?;
+                let introduction =
+                    Introduction::read(&result, &self.settings.launch.name).map(Arc::new).map_err(|why| {
+                        gone(is_modern, &format!("what the MCP server says of itself cannot be read: {why}"))
+                    })?;
                 *known = Some(introduction.clone());
                 Ok(introduction)
             }
@@ -278,11 +279,12 @@ pub(super) struct Introduction {
 }
 
 impl Introduction {
-    fn read(result: &Json) -> serde_json::Result<Introduction> {
+    fn read(result: &Json, server: &str) -> serde_json::Result<Introduction> {
         let fields = Fields::parse(result.get())?;
         let theirs: String = fields.read("protocolVersion").unwrap_or_default();
         if Revision::from_name(&theirs).is_none() {
             tracing::warn!(
+                server,
                 revision = theirs,
                 "the MCP server speaks a revision that is unknown here; trying all the same"
             );

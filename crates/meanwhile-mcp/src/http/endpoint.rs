@@ -224,7 +224,8 @@ impl Endpoint for OneServer {
         let mut all = lock(&self.shared);
         let is_idle = |shared: &Shared| shared.used.elapsed() >= self.idle && shared.gateway.is_quiet();
         for (_, idle) in all.extract_if(|_, shared| is_idle(shared)) {
-            tracing::info!("a server that nobody asks anything is ended");
+            let server = idle.gateway.server();
+            tracing::info!(server, "a server that nobody asks anything is ended");
             tokio::spawn(async move { idle.conversation.end().await });
         }
         drop(all);

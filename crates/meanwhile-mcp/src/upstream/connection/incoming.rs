@@ -130,7 +130,7 @@ impl Connection {
             Whose::Open(open) => {
                 let answer = match &self.wire {
                     Wire::Lines(_) => answer,
-                    Wire::Http(http) => http.learn(&open.method, answer, self.era()),
+                    Wire::Http(http) => http.learn(&self.server, &open.method, answer, self.era()),
                 };
                 match (answer, round) {
                     (Answer::Result(result), Some(interim)) => open.pass_round(result, extra, interim),

@@ -25,6 +25,7 @@ pub struct Login {
 
 /// The token of one connection.
 pub(super) struct Auth {
+    server: String,
     login: Option<Login>,
     held: Mutex<Option<Arc<Held>>>,
     renewing: tokio::sync::Mutex<Option<Instant>>,
@@ -37,9 +38,14 @@ struct Held {
 
 impl Auth {
     /// A header of the user's own goes before any login, and no token goes where others could read it.
-    pub(super) fn new(login: Option<&Login>, url: &Url, headers: &HeaderMap) -> Auth {
+    pub(super) fn new(server: &str, login: Option<&Login>, url: &Url, headers: &HeaderMap) -> Auth {
         let login = login.filter(|_| is_confidential(url) && !headers.contains_key(AUTHORIZATION));
-        Auth { login: login.cloned(), held: Mutex::default(), renewing: tokio::sync::Mutex::default() }
+        Auth {
+            server: server.to_owned(),
+            login: login.cloned(),
+            held: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Sends a request with the token, if there is one, and once more with another one if that is refused.
@@ -117,7 +123,7 @@ impl Auth {
                 login.command
             ),
         };
-        tracing::warn!(why, "there is no new token for the MCP server");
+        tracing::warn!(server = self.server, why, "there is no new token for the MCP server");
         Err(Failure::Refused(why))
     }
 
@@ -162,7 +168,7 @@ impl Auth {
             return format!("; {run}");
         }
         if let Err(error) = login.entry.want(&challenge.scopes).await {
-            tracing::warn!(%error, "what the login lacks cannot be noted");
+            tracing::warn!(server = self.server, %error, "what the login lacks cannot be noted");
         }
         let scopes = challenge.scopes.join(" ");
         format!(

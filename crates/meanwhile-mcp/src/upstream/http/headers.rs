@@ -30,18 +30,18 @@ struct Annotated {
 
 impl ToolHeaders {
     /// Learns from a page of `tools/list`, and returns it without the tools whose headers are not as they must be.
-    pub(super) fn learn(&mut self, result: Json) -> Json {
+    pub(super) fn learn(&mut self, server: &str, result: Json) -> Json {
         if !result.get().contains(ANNOTATION) {
             return result;
         }
         let Ok(mut page) = Fields::parse(result.get()) else { return result };
         let Some(tools) = page.read::<Vec<Json>>("tools") else { return result };
-        let kept: Vec<Json> = tools.into_iter().filter(|tool| self.learn_tool(tool)).collect();
+        let kept: Vec<Json> = tools.into_iter().filter(|tool| self.learn_tool(server, tool)).collect();
         page.set("tools", to_json(&kept));
         page.to_json()
     }
 
-    fn learn_tool(&mut self, tool: &Json) -> bool {
+    fn learn_tool(&mut self, server: &str, tool: &Json) -> bool {
         let Ok(tool) = Fields::parse(tool.get()) else { return true };
         let (Some(name), Some(schema)) = (tool.read::<String>("name"), tool.read::<Value>("inputSchema"))
         else {
@@ -54,6 +54,7 @@ impl ToolHeaders {
             }
             Err(why) => {
                 tracing::warn!(
+                    server,
                     tool = name,
                     why,
                     "a tool is left out: its `x-mcp-header` is not as it must be"
@@ -188,7 +189,7 @@ mod tests {
         let mut headers = ToolHeaders::default();
         let tool = json!({"name": "t", "inputSchema": {"type": "object", "properties": properties}});
         let page: Value =
-            serde_json::from_str(headers.learn(to_json(&json!({"tools": [tool]}))).get()).unwrap();
+            serde_json::from_str(headers.learn("s", to_json(&json!({"tools": [tool]}))).get()).unwrap();
         (headers, page["tools"].as_array().unwrap().len())
     }
 

@@ -106,7 +106,7 @@ pub(super) fn connect(
     let headers = header_map(headers).map_err(unreachable)?;
     let http = Arc::new(Http {
         client: client().map_err(|error| unreachable(error.to_string()))?,
-        auth: Auth::new(login, &url, &headers),
+        auth: Auth::new(name, login, &url, &headers),
         url,
         headers,
         max_message,
@@ -407,7 +407,7 @@ impl Http {
     }
 
     /// Takes note of what an answer says of the way to the server, and returns it as it is to be passed on.
-    pub(super) fn learn(&self, method: &str, answer: Answer, era: Era) -> Answer {
+    pub(super) fn learn(&self, server: &str, method: &str, answer: Answer, era: Era) -> Answer {
         let Answer::Result(result) = answer else { return answer };
         if method == "initialize" {
             let revision = Fields::parse(result.get()).ok().and_then(|fields| fields.read("protocolVersion"));
@@ -415,7 +415,7 @@ impl Http {
         }
         if method == "tools/list" && era == Era::Modern {
             let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-            return Answer::Result(tools.learn(result));
+            return Answer::Result(tools.learn(server, result));
         }
         Answer::Result(result)
     }
