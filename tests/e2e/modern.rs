@@ -60,6 +60,14 @@ fn what_is_not_of_the_revision_is_refused_by_its_code() {
     let unknown = version(json!("2031-01-01"));
     assert_eq!((&unknown["code"], &unknown["data"]["supported"]), (&json!(-32022), &json!(["2026-07-28"])));
     assert_eq!(version(json!(7))["code"], -32602);
+    for (name, wrong) in
+        [("taskIds", json!("job_x")), ("toolsListChanged", json!(1)), ("resourceSubscriptions", json!([7]))]
+    {
+        let listen = json!({"notifications": {name: wrong}});
+        let refused = client.modern("subscriptions/listen", listen, &with_tasks()).unwrap_err();
+        let why = refused["message"].as_str().unwrap();
+        assert!(refused["code"] == -32602 && why.contains(&format!("`notifications/{name}`")), "{refused}");
+    }
     let gone = client.modern("resources/read", json!({"uri": "fixture://nowhere"}), &json!({})).unwrap_err();
     assert_eq!(gone["code"], -32602, "{gone}");
 }

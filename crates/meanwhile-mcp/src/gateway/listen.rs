@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use meanwhile_core::{Handle, Job, Json};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -39,6 +40,7 @@ struct Wants {
     /// The kinds of lists, by the names that the request has for them.
     lists: HashSet<&'static str>,
     resources: HashSet<String>,
+    tasks: Option<Vec<String>>,
 }
 
 /// What is listed, the notification that it has changed, and what a request calls that.
@@ -48,17 +50,28 @@ pub(crate) const LISTS: [(&str, &str, &str); 3] = [
     ("resources", "notifications/resources/list_changed", "resourcesListChanged"),
 ];
 
+/// One of the things that can be listened to, if it is asked for.
+fn wanted<T: DeserializeOwned>(notifications: &Fields, name: &str, what: &str) -> Result<Option<T>, String> {
+    let Some(given) = notifications.get(name) else { return Ok(None) };
+    serde_json::from_str(given.get()).map_err(|_| format!("`notifications/{name}`: must be {what}"))
+}
+
 impl Wants {
     /// What is asked for, as far as the server tells of it.
-    fn read(notifications: &Fields, server: &Introduction) -> Wants {
-        let is_told = |what: &str| server.announces(what, "listChanged");
-        let lists = LISTS.iter().filter(|(what, _, _)| is_told(what)).map(|(_, _, name)| *name);
-        let uris: Vec<String> = notifications.read("resourceSubscriptions").unwrap_or_default();
-        let uris = if server.announces("resources", "subscribe") { uris } else { vec![] };
-        Wants {
-            lists: lists.filter(|name| notifications.read(name).unwrap_or(false)).collect(),
-            resources: uris.into_iter().take(NAMED_MAX).collect(),
+    fn read(notifications: &Fields, server: &Introduction) -> Result<Wants, String> {
+        let mut wants = Wants::default();
+        for (what, _, name) in LISTS {
+            let is_wanted = wanted(notifications, name, "true or false")?.unwrap_or(false);
+            if is_wanted && server.announces(what, "listChanged") {
+                wants.lists.insert(name);
+            }
         }
+        let uris: Option<Vec<String>> = wanted(notifications, "resourceSubscriptions", "a list of URIs")?;
+        if server.announces("resources", "subscribe") {
+            wants.resources.extend(uris.into_iter().flatten().take(NAMED_MAX));
+        }
+        wants.tasks = wanted(notifications, "taskIds", "a list of ids")?;
+        Ok(wants)
     }
 
     fn includes(&self, method: &str, params: Option<&Fields>) -> bool {
@@ -84,18 +97,20 @@ impl Gateway {
             let why = "`notifications`: an object that says what is to be told";
             return reply.send(id, protocol_error(INVALID_PARAMS, why)).await;
         };
-        let tasks: Option<Vec<String>> = notifications.read("taskIds");
-        if tasks.as_ref().is_some_and(|tasks| !tasks.is_empty()) && !caller.capabilities.tasks {
+        let wants = match Wants::read(&notifications, server) {
+            Ok(wants) => wants,
+            Err(why) => return reply.send(id, protocol_error(INVALID_PARAMS, &why)).await,
+        };
+        if wants.tasks.as_ref().is_some_and(|tasks| !tasks.is_empty()) && !caller.capabilities.tasks {
             return reply.send(id, Answer::Error(needs_tasks())).await;
         }
-        let wants = Wants::read(&notifications, server);
         let open = Arc::new(OpenCall::new(caller, reply.clone()));
         lock(&self.in_flight).insert(id.clone(), InFlight::Here(open.clone()));
         let gateway = self.clone();
         // Nobody waits for its end, so it is not counted among the requests that are to be answered.
         tokio::spawn(async move {
             let ended = tokio::select! {
-                () = gateway.tell_listener(&id, wants, tasks, &reply) => true,
+                () = gateway.tell_listener(&id, wants, &reply) => true,
                 () = gateway.closing.cancelled() => true,
                 () = open.cancel.raised() => false,
                 () = reply.closed() => false,
@@ -110,13 +125,7 @@ impl Gateway {
         });
     }
 
-    async fn tell_listener(
-        self: &Arc<Self>,
-        id: &Id,
-        wants: Wants,
-        tasks: Option<Vec<String>>,
-        reply: &ReplyTo,
-    ) {
+    async fn tell_listener(self: &Arc<Self>, id: &Id, wants: Wants, reply: &ReplyTo) {
         let subscription = reply.known_as(id.clone()).to_json();
         let mut accepted = Fields::default();
         for list in &wants.lists {
@@ -126,8 +135,8 @@ impl Gateway {
             accepted.set("resourceSubscriptions", to_json(&wants.resources));
         }
         let mut jobs = Vec::new();
-        if let Some(ids) = tasks {
-            jobs = self.own_jobs(&ids).await;
+        if let Some(ids) = &wants.tasks {
+            jobs = self.own_jobs(ids).await;
             accepted.set("taskIds", to_json(&jobs.iter().map(|job| job.handle).collect::<Vec<Handle>>()));
         }
         let _listening = Listening::begin(self, &subscription, &wants, reply);
