@@ -139,7 +139,7 @@ impl Serve {
         let address = listener.local_addr().context("the address that is listened on is not known")?;
         let _ = writeln!(std::io::stderr(), "listening on http://{address}");
         let _ = writeln!(std::io::stderr(), "all servers are at /mcp, each one at /mcp/NAME");
-        let over = self.until_told(&server, listener).await?;
+        let over = self.until_told(&server, listener).await;
         let mut ending = JoinSet::new();
         for one in behind {
             let over = over.clone();
@@ -160,7 +160,7 @@ impl Serve {
 
     /// Serves until a signal asks to end, and a little longer, to answer what is on its way. What is returned tells when it is
     /// too late for the jobs as well: the time to linger counts once, and a second signal ends it.
-    async fn until_told(&self, server: &Server, listener: TcpListener) -> anyhow::Result<CancellationToken> {
+    async fn until_told(&self, server: &Server, listener: TcpListener) -> CancellationToken {
         let (told, over) = (CancellationToken::new(), CancellationToken::new());
         let (tell, late, linger) = (told.clone(), over.clone(), self.linger);
         tokio::spawn(async move {
@@ -174,10 +174,10 @@ impl Serve {
             late.cancel();
         });
         tokio::select! {
-            served = server.serve(listener, told.cancelled_owned()) => served.context("the listener failed")?,
+            () = server.serve(listener, told.cancelled_owned()) => {}
             () = over.cancelled() => {}
         }
-        Ok(over)
+        over
     }
 
     fn access(&self) -> anyhow::Result<Access> {

@@ -31,7 +31,8 @@ impl Revision {
     /// The newest of all.
     pub const LATEST: Revision = Revision::V2026_07_28;
 
-    const ALL: [Revision; 5] = [
+    /// Those that we speak.
+    pub const ALL: [Revision; 5] = [
         Revision::V2024_11_05,
         Revision::V2025_03_26,
         Revision::V2025_06_18,

@@ -4,6 +4,7 @@ mod config;
 mod guard;
 mod hub;
 mod legacy;
+mod limits;
 mod modern;
 mod oauth;
 mod replicas;

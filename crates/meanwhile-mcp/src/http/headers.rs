@@ -36,6 +36,12 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
     Ok(Some(text.trim()))
 }
 
+/// The method that a request names, unless it is a notification.
+pub(super) fn request(headers: &HeaderMap) -> Option<&str> {
+    let method = headers.get(METHOD)?.to_str().ok()?;
+    (!method.starts_with("notifications/")).then_some(method)
+}
+
 /// Checks what every modern request must say of itself: its revision, and what its client can do.
 pub(super) fn check_meta(headers: &HeaderMap, params: &Fields) -> Result<(), Refusal> {
     let Some(version) = single(headers, &VERSION)? else {
@@ -55,7 +61,7 @@ pub(super) fn check_meta(headers: &HeaderMap, params: &Fields) -> Result<(), Ref
     }
     match Revision::from_name(version) {
         Some(revision) if revision.era() == Era::Modern => Ok(()),
-        _ => Err(Refusal::version(version)),
+        _ => Err(Refusal::version(version, &[Revision::LATEST])),
     }
 }
 

@@ -93,9 +93,17 @@ impl At<'_> {
             Some(name)
                 if !Revision::from_name(name).is_some_and(|revision| revision.era() == Era::Legacy) =>
             {
-                Err(Refusal::version(name))
+                Err(Refusal::version(name, &Revision::ALL))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The session that a request names whose body is not there yet, if it does not name another revision than such have.
+    pub(super) async fn known_session(&self) -> Result<Option<Visit>, Refusal> {
+        match single(self.headers, &SESSION)? {
+            Some(id) if self.check_version().is_ok() => self.session(Some(id)).await.map(Some),
+            _ => Ok(None),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! | module | question it answers |
 //! |---|---|
+//! | [`connections`], [`body`] | how much may be on its way, and for how long? |
 //! | [`endpoint`] | what stands behind a path? |
 //! | [`guard`] | which hosts and origins may be named? |
 //! | [`cors`] | what may pages of those origins do? |
@@ -13,6 +14,8 @@
 //! | [`sse`] | how does a message go out? |
 
 mod access;
+mod body;
+mod connections;
 mod cors;
 mod endpoint;
 mod guard;
@@ -27,7 +30,6 @@ mod sse;
 mod streams;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,18 +43,18 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::serve::ListenerExt;
 use meanwhile_core::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{Access, Principal, Tokens};
+use self::body::Bodies;
 pub use self::endpoint::{Conversation, Endpoint, MakeSettings, OneServer};
 pub use self::guard::Guard;
 pub use self::oauth::OAuth;
 use self::refusal::Refusal;
-use self::session::Sessions;
+use self::session::{Sessions, Visit};
 use crate::message::{self, INTERNAL_ERROR, INVALID_REQUEST, Incoming};
 use crate::revision::{Era, Revision};
 
@@ -63,8 +65,6 @@ pub(crate) fn read_from_header(value: &str) -> Option<String> {
 
 /// The method whose response stream stays open.
 const LISTEN: &str = "subscriptions/listen";
-/// How long a client may take to send the body of a request.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How much there may be at once.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +100,7 @@ struct Shared {
     guard: Guard,
     access: Access,
     limits: Limits,
+    bodies: Bodies,
     sessions: Sessions,
     /// Where sessions are kept, for other processes to go on with.
     store: Arc<dyn Store>,
@@ -120,17 +121,19 @@ impl Server {
         limits: Limits,
         store: Arc<dyn Store>,
     ) -> Server {
+        let ending = CancellationToken::new();
         Server(Arc::new(Shared {
             endpoints,
             guard,
             access,
             limits,
+            bodies: Bodies::new(limits.body, ending.clone()),
             sessions: Sessions::new(limits.sessions, limits.session_idle),
             store,
             requests: Arc::new(Semaphore::new(limits.requests)),
             streams: Arc::new(Semaphore::new(limits.streams)),
             next_request: AtomicU64::new(1),
-            ending: CancellationToken::new(),
+            ending,
         }))
     }
 
@@ -149,28 +152,20 @@ impl Server {
     }
 
     /// Answers requests until `end` resolves, and then those that are on their way. Returns when all have been answered.
-    ///
-    /// # Errors
-    /// If the listener fails.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        end: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
-        let router = self.router();
-        // A message is whole when it is written: nothing is gained by holding it back.
-        let listener = listener.tap_io(|connection| drop(connection.set_nodelay(true)));
-        let (shared, swept) = (self.0.clone(), self.0.clone());
-        let ended = async move {
+    pub async fn serve(&self, listener: TcpListener, end: impl Future<Output = ()> + Send) {
+        let shared = &self.0;
+        let most = connections::most(shared.limits.requests, shared.limits.streams);
+        let serving = connections::serve(listener, self.router(), most, &shared.ending);
+        let until_the_end = async {
             tokio::select! {
                 () = end => {}
-                () = sweep(&swept) => {}
-                () = swept.hear_of_ends() => {}
+                () = sweep(shared) => {}
+                () = shared.hear_of_ends() => {}
             }
             shared.ending.cancel();
             shared.sessions.stop_listening();
         };
-        axum::serve(listener, router).with_graceful_shutdown(ended).await
+        tokio::join!(serving, until_the_end);
     }
 }
 
@@ -248,6 +243,8 @@ impl Shared {
         match head.method {
             Method::POST => {
                 check_types(headers)?;
+                check_accepts_both(headers, names_modern(headers))?;
+                let _visit = self.before_its_body(&at).await?;
                 let incoming = self.read(body).await?;
                 match incoming {
                     Incoming::One(message) if is_modern(headers, &message) => {
@@ -259,10 +256,7 @@ impl Shared {
                         INVALID_REQUEST,
                         "this revision has no batches",
                     )),
-                    incoming => {
-                        check_accepts_both(headers, false)?;
-                        at.post(incoming).await
-                    }
+                    incoming => at.post(incoming).await,
                 }
             }
             Method::GET | Method::DELETE if names_modern(headers) => Err(not_allowed("POST")),
@@ -275,24 +269,20 @@ impl Shared {
         }
     }
 
+    /// What can be said of a request before its body is read, and the session that it is of.
+    async fn before_its_body(&self, at: &legacy::At<'_>) -> Result<Option<Visit>, Refusal> {
+        if !names_modern(at.headers) {
+            return at.known_session().await;
+        }
+        if let Some(method) = headers::request(at.headers) {
+            // It is taken when the request is there: who sends one slowly keeps nobody from being answered.
+            drop(self.permit(method)?);
+        }
+        Ok(None)
+    }
+
     async fn read(&self, body: Body) -> Result<Incoming, Refusal> {
-        let max = self.limits.body;
-        let read = tokio::time::timeout(BODY_PATIENCE, axum::body::to_bytes(body, max)).await;
-        let bytes = match read {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) if is_too_long(&error) => {
-                let why = format!("a body of more than {max} bytes; the limit is raised with --max-message");
-                return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, why));
-            }
-            Ok(Err(error)) => {
-                let why = format!("the body cannot be read: {error}");
-                return Err(Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, why));
-            }
-            Err(_) => {
-                let why = "the body did not come in time";
-                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, why));
-            }
-        };
+        let bytes = self.bodies.read(body).await?;
         let text = std::str::from_utf8(&bytes).map_err(|_| {
             Refusal::new(StatusCode::BAD_REQUEST, message::PARSE_ERROR, "a message must be UTF-8")
         })?;
@@ -383,8 +373,4 @@ fn not_allowed(methods: &'static str) -> Refusal {
     let why = format!("this is for {methods}");
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, why)
         .header(ALLOW, HeaderValue::from_static(methods))
-}
-
-fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
 }

@@ -32,9 +32,10 @@ impl Refusal {
     }
 
     /// A revision that is not spoken, with those that are.
-    pub(super) fn version(requested: &str) -> Refusal {
+    pub(super) fn version(requested: &str, spoken: &[Revision]) -> Refusal {
         let message = format!("the protocol version `{requested}` is not spoken here");
-        let data = json!({"supported": [Revision::LATEST.name()], "requested": requested});
+        let spoken: Vec<&str> = spoken.iter().map(|revision| revision.name()).collect();
+        let data = json!({"supported": spoken, "requested": requested});
         Refusal { data: Some(data), ..Refusal::new(StatusCode::BAD_REQUEST, UNSUPPORTED_VERSION, message) }
     }
 
