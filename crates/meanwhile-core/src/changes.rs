@@ -15,12 +15,12 @@ use crate::handle::Handle;
 pub struct Changes {
     jobs: Mutex<HashMap<Handle, watch::Sender<()>>>,
     any: watch::Sender<()>,
-    ends: watch::Sender<()>,
+    sessions: watch::Sender<()>,
 }
 
 impl Default for Changes {
     fn default() -> Self {
-        Changes { jobs: Mutex::default(), any: watch::Sender::new(()), ends: watch::Sender::new(()) }
+        Changes { jobs: Mutex::default(), any: watch::Sender::new(()), sessions: watch::Sender::new(()) }
     }
 }
 
@@ -69,14 +69,14 @@ impl Changes {
         self.any.send_replace(());
     }
 
-    /// Subscribes to the ends of sessions ([`crate::Store::end_session`]).
-    pub fn of_ends(&self) -> Subscription {
-        Subscription(self.ends.subscribe())
+    /// Subscribes to the ends of sessions ([`crate::Store::end_session`]), and to their letters ([`crate::Store::leave_letter`]).
+    pub fn of_sessions(&self) -> Subscription {
+        Subscription(self.sessions.subscribe())
     }
 
-    /// Says that a session has been ended. For stores: only after that is committed.
-    pub fn publish_end(&self) {
-        self.ends.send_replace(());
+    /// Says that a session has been ended, or that there is a letter. For stores: only after that is committed.
+    pub fn publish_session(&self) {
+        self.sessions.send_replace(());
     }
 
     /// Says that a job has changed. For stores: only after the change is committed.
@@ -95,7 +95,7 @@ impl Changes {
     pub fn publish_all(&self) {
         self.lock().retain(|_, sender| sender.send(()).is_ok());
         self.any.send_replace(());
-        self.publish_end();
+        self.publish_session();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Handle, watch::Sender<()>>> {

@@ -132,6 +132,23 @@ pub struct KeptSession {
     pub opening: Json,
 }
 
+/// How long a letter waits for the process that it is for. It is read within milliseconds where that process is there.
+pub const LETTER_LIFE: Duration = Duration::from_secs(60);
+
+/// Of the letters of one session the last ones stay, so many.
+pub const LETTERS_MAX: usize = 100;
+
+/// What the client of a session has sent to a process, while another one waits for it.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Greater than that of every letter before.
+    pub id: u64,
+    /// Whose client sent it ([`KeptSession::key`]).
+    pub session: String,
+    /// The message.
+    pub message: Json,
+}
+
 /// Which jobs are wanted, and in which order.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
@@ -183,7 +200,7 @@ pub enum StoreError {
 }
 
 /// Where jobs live. Every method is atomic; a method that returned has made its change durable, except for
-/// what [`Op::may_be_lost`], [`Store::renew`], [`Store::learn`] and [`Store::keep_session`], which may be lost with the machine's power.
+/// what [`Op::may_be_lost`], [`Store::renew`], [`Store::learn`], [`Store::keep_session`] and [`Store::leave_letter`], which may be lost with the machine's power.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes a job down. If it `joins` and another job is [joinable](Store::joinable), nothing is created: that one is
@@ -260,11 +277,21 @@ pub trait Store: Send + Sync + 'static {
     /// A session that is kept, and has not ended.
     async fn session(&self, key: &str) -> Result<Option<KeptSession>, StoreError>;
 
-    /// Ends a session that is kept. Who subscribes to [`Changes::of_ends`] is told, in each process.
+    /// Ends a session that is kept. Who subscribes to [`Changes::of_sessions`] is told, in each process.
     async fn end_session(&self, key: &str) -> Result<(), StoreError>;
 
     /// Which of these sessions have been ended.
     async fn ended_sessions(&self, keys: &[String]) -> Result<Vec<String>, StoreError>;
+
+    /// Leaves a message of a session's client for the process that waits for it, for [`LETTER_LIFE`], and returns its id. Who subscribes
+    /// to [`Changes::of_sessions`] is told, in each process.
+    async fn leave_letter(&self, session: &str, message: &Json) -> Result<u64, StoreError>;
+
+    /// The letters of these sessions with greater ids than `after`.
+    async fn letters(&self, sessions: &[String], after: u64) -> Result<Vec<Letter>, StoreError>;
+
+    /// Forgets a letter: it has been taken, or nobody waits for it.
+    async fn forget_letter(&self, id: u64) -> Result<(), StoreError>;
 
     /// Whether there is anything to read: another process may have made what this one has not touched yet. Touches nothing
     /// itself, and takes microseconds.

@@ -7,7 +7,7 @@
 //! | `writer` | how do many writes share one flush to the disk? |
 //! | `log` | what keeps a flush cheap? |
 //! | `commands` | what does a write do? |
-//! | `sessions` | what is written and read of sessions? |
+//! | `sessions` | what is written and read of sessions and their letters? |
 //! | `reader` | who reads? |
 //! | `queries` | what is read, and by which index? |
 //! | `watch` | how is it noticed that another process has written? |
@@ -35,7 +35,7 @@ use std::time::Duration;
 use meanwhile_core::changes::Changes;
 use meanwhile_core::event::Event;
 use meanwhile_core::job::{Input, Peer};
-use meanwhile_core::store::{Created, KeptSession, NewJob, Query};
+use meanwhile_core::store::{Created, KeptSession, Letter, NewJob, Query};
 use meanwhile_core::{Clock, Durations, Handle, Job, Json, Op, Snapshot, Store, StoreError, Timestamp};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -72,7 +72,7 @@ impl Shared {
 
 /// Jobs in one SQLite file.
 ///
-/// A write is answered when it is on the disk, except for progress, renewals, lessons and sessions, which are flushed with the next
+/// A write is answered when it is on the disk, except for progress, renewals, lessons, sessions and letters, which are flushed with the next
 /// write that is. Dropping the store ends its threads as soon as they have done what was asked of them until then.
 ///
 /// ```
@@ -305,6 +305,20 @@ impl Store for SqliteStore {
     async fn ended_sessions(&self, keys: &[String]) -> Result<Vec<String>, StoreError> {
         let keys = keys.to_vec();
         self.read(&self.many, move |sql| sessions::ended(sql, &keys)).await
+    }
+
+    async fn leave_letter(&self, session: &str, message: &Json) -> Result<u64, StoreError> {
+        let (session, message) = (session.to_owned(), message.clone());
+        self.write(true, move |tx| sessions::leave(tx, &session, &message)).await
+    }
+
+    async fn letters(&self, keys: &[String], after: u64) -> Result<Vec<Letter>, StoreError> {
+        let keys = keys.to_vec();
+        self.read(&self.many, move |sql| sessions::letters(sql, &keys, after)).await
+    }
+
+    async fn forget_letter(&self, id: u64) -> Result<(), StoreError> {
+        self.write(true, move |tx| sessions::forget(tx, id)).await
     }
 
     fn is_there(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::fault::{Fault, failed};
 
 /// The steps from one layout to the next. The layout is the number of steps that were taken; a step that was released
 /// is never changed again.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("letters.sql")];
 
 /// The size of a page of the file, in bytes. A commit writes whole pages, of which a start changes eight, each by a line or two.
 pub(crate) const PAGE: u32 = 1024;
@@ -149,7 +149,7 @@ fn is_of_boot(sql: &Connection, boot: &str, far: i64) -> rusqlite::Result<bool> 
 pub(crate) fn plan_of(text: &str, values: Vec<rusqlite::types::Value>) -> String {
     let sql = Connection::open_in_memory().expect("memory");
     sql.execute_batch("PRAGMA foreign_keys = ON").expect("a setting");
-    sql.execute_batch(STEPS[0]).expect("the schema");
+    sql.execute_batch(&STEPS.concat()).expect("the schema");
     let mut plan = sql.prepare(&format!("EXPLAIN QUERY PLAN {text}")).expect("a statement");
     let steps = plan.query_map(rusqlite::params_from_iter(values), |row| row.get(3)).expect("a plan");
     let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();

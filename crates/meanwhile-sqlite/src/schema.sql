@@ -92,7 +92,7 @@ CREATE TABLE meta (
     name                TEXT PRIMARY KEY,     -- boot, quiet, ended
     value               TEXT NOT NULL         -- of boot: to which boot of the machine the leases belong; empty where it has no name;
                                               -- of quiet: another one with every renewal, lesson and session, of which nobody need be told;
-                                              -- of ended: another one with every end of a session
+                                              -- of ended: another one with every end of a session, and every letter
 ) STRICT, WITHOUT ROWID;
 
 -- Each index of jobs but job_scope and job_changed is partial: most hold only what is alive, and stay small however old the store is.

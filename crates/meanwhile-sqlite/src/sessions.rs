@@ -1,7 +1,7 @@
-//! Sessions: what is written of them, and what is read.
+//! Sessions and their letters: what is written of them, and what is read.
 
-use meanwhile_core::store::{KeptSession, SESSION_LIFE, SESSIONS_MAX};
-use meanwhile_core::{StoreError, Timestamp};
+use meanwhile_core::store::{KeptSession, LETTER_LIFE, LETTERS_MAX, Letter, SESSION_LIFE, SESSIONS_MAX};
+use meanwhile_core::{Json, StoreError, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use crate::queries::most;
@@ -34,7 +34,8 @@ pub(crate) fn keep(tx: &mut Tx<'_>, session: &KeptSession) -> Result<std::result
 pub(crate) fn end(tx: &mut Tx<'_>, key: &str) -> Result<std::result::Result<(), StoreError>> {
     let text = "UPDATE session SET ended_at = ?, opening = '' WHERE key = ? AND ended_at IS NULL";
     if tx.sql.prepare_cached(text)?.execute(params![tx.now.wall.0, key])? > 0 {
-        tx.mark_end()?;
+        tx.sql.prepare_cached("DELETE FROM letter WHERE session = ?")?.execute([key])?;
+        tx.mark_session()?;
     }
     Ok(Ok(()))
 }
@@ -63,8 +64,51 @@ pub(crate) fn ended(sql: &Connection, keys: &[String]) -> Result<Vec<String>> {
     Ok(ended)
 }
 
-/// The mark of the last end of a session.
-pub(crate) fn last_end(sql: &Connection) -> Result<Option<String>> {
+const OLD_LETTERS: &str = "DELETE FROM letter WHERE left_at <= ?";
+
+const TOO_MANY_LETTERS: &str = "DELETE FROM letter WHERE id IN \
+                                (SELECT id FROM letter WHERE session = ? ORDER BY id DESC LIMIT -1 OFFSET ?)";
+
+const LETTERS: &str = "SELECT id, message FROM letter WHERE session = ? AND id > ? ORDER BY id";
+
+/// Leaves a letter, and forgets those that nobody has taken.
+pub(crate) fn leave(
+    tx: &mut Tx<'_>,
+    session: &str,
+    message: &Json,
+) -> Result<std::result::Result<u64, StoreError>> {
+    let now = tx.now.wall;
+    tx.sql.prepare_cached(OLD_LETTERS)?.execute([now.before(LETTER_LIFE).0])?;
+    let text = "INSERT INTO letter (session, left_at, message) VALUES (?, ?, ?)";
+    let id = tx.sql.prepare_cached(text)?.insert(params![session, now.0, message.get()])?;
+    tx.sql.prepare_cached(TOO_MANY_LETTERS)?.execute(params![session, most(LETTERS_MAX)])?;
+    tx.mark_session()?;
+    Ok(Ok(id.unsigned_abs()))
+}
+
+/// Forgets a letter. Nobody waits for that, so nobody is told.
+pub(crate) fn forget(tx: &mut Tx<'_>, id: u64) -> Result<std::result::Result<(), StoreError>> {
+    tx.sql.prepare_cached("DELETE FROM letter WHERE id = ?")?.execute([id.cast_signed()])?;
+    tx.mark_quiet().map(Ok)
+}
+
+/// The letters of these sessions behind `after`.
+pub(crate) fn letters(sql: &Connection, sessions: &[String], after: u64) -> Result<Vec<Letter>> {
+    let mut of_one = sql.prepare_cached(LETTERS)?;
+    let mut letters = Vec::new();
+    for session in sessions {
+        let mut rows = of_one.query(params![session, after.cast_signed()])?;
+        while let Some(row) = rows.next()? {
+            let (id, message) = (row.get::<_, i64>(0)?.unsigned_abs(), rows::json(row, 1)?);
+            letters.extend(message.map(|message| Letter { id, session: session.clone(), message }));
+        }
+    }
+    letters.sort_by_key(|letter| letter.id);
+    Ok(letters)
+}
+
+/// The mark of the last end of a session, or of the last letter.
+pub(crate) fn last_mark(sql: &Connection) -> Result<Option<String>> {
     let mut last = sql.prepare_cached("SELECT value FROM meta WHERE name = 'ended'")?;
     last.query_row([], |row| row.get(0)).optional()
 }
@@ -80,8 +124,19 @@ mod tests {
         assert!(old.contains("SEARCH session USING COVERING INDEX session_kept (kept_at<?)"), "{old}");
         let many = plan_of(TOO_MANY, vec!["ann".to_owned().into(), 1.into()]);
         assert!(many.contains("SEARCH session USING COVERING INDEX session_owner (owner=?)"), "{many}");
-        for plan in [old, many] {
-            assert!(!plan.contains("SCAN session") && !plan.contains("TEMP B-TREE"), "{plan}");
+        let old_letters = plan_of(OLD_LETTERS, vec![1.into()]);
+        assert!(old_letters.contains("USING INDEX letter_left (left_at<?)"), "{old_letters}");
+        let values = || vec!["one".to_owned().into(), 1.into()];
+        let (too_many, letters) = (plan_of(TOO_MANY_LETTERS, values()), plan_of(LETTERS, values()));
+        assert!(too_many.contains("USING COVERING INDEX letter_session (session=?)"), "{too_many}");
+        assert!(letters.contains("USING INDEX letter_session (session=? AND id>?)"), "{letters}");
+        for plan in [old, many, old_letters, too_many, letters] {
+            assert!(
+                !plan.contains("SCAN session")
+                    && !plan.contains("SCAN letter")
+                    && !plan.contains("TEMP B-TREE"),
+                "{plan}"
+            );
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::log::Log;
 use crate::queries::{changed_after, last_change, next_mark, quiet};
 use crate::schema::{is_busy, open_writer};
-use crate::sessions::last_end;
+use crate::sessions::last_mark;
 use crate::watch::Watch;
 
 /// The most calls that share one transaction, so that the first of them does not wait for ever.
@@ -47,7 +47,7 @@ pub(crate) struct Tx<'a> {
 struct Marks {
     change: Option<i64>,
     quiet: Option<String>,
-    end: Option<String>,
+    session: Option<String>,
 }
 
 impl Tx<'_> {
@@ -69,10 +69,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Says to the other processes that a session has been ended.
-    pub(crate) fn mark_end(&mut self) -> rusqlite::Result<()> {
-        self.news.has_ended = true;
-        self.marks.end = Some(next_mark(self.sql, "ended", self.now)?);
+    /// Says to the other processes that a session has been ended, or that there is a letter.
+    pub(crate) fn mark_session(&mut self) -> rusqlite::Result<()> {
+        self.news.is_of_sessions = true;
+        self.marks.session = Some(next_mark(self.sql, "ended", self.now)?);
         self.mark_quiet()
     }
 }
@@ -284,8 +284,8 @@ impl Writer {
     }
 
     fn tell(&self, news: News) {
-        if news.has_ended {
-            self.shared.changes.publish_end();
+        if news.is_of_sessions {
+            self.shared.changes.publish_session();
         }
         if news.has_new {
             self.shared.changes.publish_new();
@@ -323,8 +323,8 @@ struct Seen {
     version: i64,
     change: i64,
     quiet: Option<String>,
-    /// The last end of a session.
-    end: Option<String>,
+    /// The last end of a session, or letter.
+    session: Option<String>,
 }
 
 /// What was committed.
@@ -333,8 +333,8 @@ pub(crate) struct News {
     jobs: Jobs,
     /// Whether there are new jobs. Those of others are among the changed ones.
     pub(crate) has_new: bool,
-    /// Whether sessions were ended.
-    pub(crate) has_ended: bool,
+    /// Whether sessions were ended, or have letters.
+    pub(crate) is_of_sessions: bool,
 }
 
 impl News {
@@ -444,7 +444,7 @@ impl File {
             _ => true,
         };
         let jobs = if is_known { Jobs::These(jobs) } else { Jobs::Unknown };
-        Ok(News { jobs, has_new: false, has_ended: before.end != self.seen.end })
+        Ok(News { jobs, has_new: false, is_of_sessions: before.session != self.seen.session })
     }
 
     /// Whether the connection can go on after `error`, as opposed to being opened anew.
@@ -468,14 +468,14 @@ impl Seen {
     fn now(sql: &Connection) -> rusqlite::Result<Seen> {
         // The version first: what comes after it is then looked at once more.
         let version = data_version(sql)?;
-        Ok(Seen { version, change: last_change(sql)?, quiet: quiet(sql)?, end: last_end(sql)? })
+        Ok(Seen { version, change: last_change(sql)?, quiet: quiet(sql)?, session: last_mark(sql)? })
     }
 
     /// What we have committed ourselves is not news, and must not hide what is.
     fn add(&mut self, ours: Marks) {
         self.change = ours.change.unwrap_or(self.change);
         self.quiet = ours.quiet.or(self.quiet.take());
-        self.end = ours.end.or(self.end.take());
+        self.session = ours.session.or(self.session.take());
     }
 }
 

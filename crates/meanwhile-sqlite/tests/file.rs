@@ -125,12 +125,29 @@ async fn a_newer_layout_is_refused_and_left_alone() {
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 9000").unwrap();
     let store = store(&path);
     let error = store.create(new_job("me", None)).await.unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 9000, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Newer { found: 9000, known: 2, .. }), "{error:?}");
     assert!(error.to_string().contains("upgrade meanwhile"), "{error}");
     assert!(matches!(store.job(Handle::random()).await, Err(StoreError::Newer { .. })));
     let sql = rusqlite::Connection::open(&path).unwrap();
     let tables: i64 = sql.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).unwrap();
     assert_eq!(tables, 0);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_layout_is_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("jobs.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../src/schema.sql")).unwrap();
+    old.execute_batch("PRAGMA user_version = 1; INSERT INTO meta VALUES ('kept', 'as it was')").unwrap();
+    drop(old);
+    let store = store(&path);
+    create(&store).await;
+    assert_eq!(store.leave_letter("session", &json("1")).await.unwrap(), 1);
+    let sql = rusqlite::Connection::open(&path).unwrap();
+    let kept: String =
+        sql.query_row("SELECT value FROM meta WHERE name = 'kept'", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, "as it was");
 }
 
 #[tokio::test]
@@ -173,10 +190,12 @@ async fn the_schema_explains_itself_to_whoever_opens_the_file() {
     let path = folder.path().join("jobs.db");
     create(&store(&path)).await;
     let sql = rusqlite::Connection::open(&path).unwrap();
-    let mut tables = sql.prepare("SELECT sql FROM sqlite_schema WHERE type = 'table'").unwrap();
+    let mut tables = sql
+        .prepare("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
+        .unwrap();
     let tables: Vec<String> =
         tables.query_map([], |row| row.get(0)).unwrap().map(|schema| schema.unwrap()).collect();
-    assert_eq!(tables.len(), 7);
+    assert_eq!(tables.len(), 8);
     for schema in tables {
         let mut columns =
             schema.lines().filter(|line| line.starts_with("    ") && !line.contains("PRIMARY KEY ("));

@@ -81,7 +81,7 @@ async fn a_change_by_another_process_wakes_nobody_whom_it_does_not_concern() {
     let (one, other) = (create(&here).await, create(&here).await);
     there.open().await.unwrap();
     let (mut of_one, mut of_other) = (here.changes().of(one), here.changes().of(other));
-    let mut ends = here.changes().of_ends();
+    let mut of_sessions = here.changes().of_sessions();
     let note = || Op::Note { by: Actor::User, message: "a sign".to_owned() };
     let session = KeptSession {
         key: "key".to_owned(),
@@ -97,9 +97,12 @@ async fn a_change_by_another_process_wakes_nobody_whom_it_does_not_concern() {
         there.apply(one, note()).await.unwrap();
         tokio::time::timeout(PATIENCE, of_one.changed()).await.expect("woken");
     }
-    assert!(!ends.take_change());
+    assert!(!of_sessions.take_change());
+    let id = there.leave_letter("key", &json("1")).await.unwrap();
+    tokio::time::timeout(PATIENCE, of_sessions.changed()).await.expect("woken");
+    assert_eq!(here.letters(&["key".to_owned()], 0).await.unwrap()[0].id, id);
     there.end_session("key").await.unwrap();
-    tokio::time::timeout(PATIENCE, ends.changed()).await.expect("woken");
+    tokio::time::timeout(PATIENCE, of_sessions.changed()).await.expect("woken");
     assert!(here.session("key").await.unwrap().is_none());
     assert!(!of_one.take_change() && !of_other.take_change());
 }

@@ -5,8 +5,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::guard::write;
+use super::shutdown::tell;
 use super::web::{Served, Session};
-use crate::client::{Home, RAW, example, store_of, text, tool_names};
+use crate::client::{FIXTURE, Home, RAW, example, store_of, text, tool_names};
 use crate::faces::Gate;
 use crate::inbox::PATIENCE;
 
@@ -222,24 +223,100 @@ fn the_stream_of_a_request_is_resumed_where_it_is_and_nowhere_else() {
     assert_eq!(text(&there.resume(&theirs).response()["result"]), "opened");
 }
 
+/// What is left of letters in the store, until there is nothing.
+fn letters_are_taken(served: &Served) {
+    let store = store_of(served.process.home());
+    served.process.poll("all letters to be taken", || {
+        let count = store.query_row("SELECT count(*) FROM letter", [], |row| row.get(0));
+        (count == Ok(0)).then_some(())
+    });
+}
+
+fn colour(name: &str) -> Value {
+    json!({"action": "accept", "content": {"colour": name}})
+}
+
 #[test]
-fn an_answer_that_comes_to_another_process_answers_nothing_there() {
+fn a_question_is_answered_by_whichever_process_the_answer_comes_to() {
+    let home = Home::new();
+    let servers = json!({"fixture": {"command": example(FIXTURE)}, "other": {"command": example(FIXTURE)}});
+    let [one, other] = [(); 2].map(|()| Served::start(&home, &servers, &["--mode", "inline"]));
+    for (path, tool) in [(PATH, "ask_elicitation"), ("/mcp", "other__ask_elicitation")] {
+        let here = one.session(path, None, "2025-11-25");
+        let sessions = [here.at(&other), here];
+        let mut calls = sessions
+            .each_ref()
+            .map(|session| session.ask("a", "tools/call", &json!({"name": tool, "arguments": {}})));
+        let questions = calls.each_mut().map(|call| call.message().expect("a question")["id"].clone());
+        // Each answer comes to the process that has not asked.
+        for ((session, question), answer) in sessions.iter().zip(questions.iter().rev()).zip(["blue", "red"])
+        {
+            session.respond(question, &colour(answer));
+        }
+        for (call, answer) in calls.iter_mut().zip(["red", "blue"]) {
+            assert!(text(&call.response()["result"]).contains(answer));
+        }
+    }
+    letters_are_taken(&one);
+}
+
+#[test]
+fn the_question_of_a_job_is_answered_at_another_process() {
+    let (_home, one, other) = two();
+    let session = one.session(PATH, None, "2025-11-25");
+    let mut asking = session.ask("a", "tools/call", &json!({"name": "ask_elicitation", "arguments": {}}));
+    let question = asking.message().expect("a question")["id"].clone();
+    let handle = handle(&asking.response()["result"]);
+    session.at(&other).respond(&question, &colour("green"));
+    // A poll does not wait as long as the job is seen to ask.
+    one.process.poll("the answer to come", || {
+        let polled = session.call("poll_result", &json!({"handle": handle}));
+        text(&polled).contains("green").then_some(())
+    });
+}
+
+#[test]
+fn a_request_is_cancelled_at_another_process() {
     let home = Home::new();
     let [one, other] = [(); 2].map(|()| Served::fixture_in(&home, &["--mode", "inline"]));
-    let here = one.session(PATH, None, "2025-11-25");
-    let sessions = [here.at(&other), here];
-    let mut calls = sessions
-        .each_ref()
-        .map(|session| session.ask("a", "tools/call", &json!({"name": "ask_elicitation", "arguments": {}})));
-    let questions = calls.each_mut().map(|call| call.message().expect("a question")["id"].clone());
-    let answer = |colour: &str| json!({"action": "accept", "content": {"colour": colour}});
-    for (session, question) in sessions.iter().zip(questions.iter().rev()) {
-        session.respond(question, &answer("wrong"));
-    }
-    for ((session, question), call) in sessions.iter().zip(&questions).zip(&mut calls) {
-        session.respond(question, &answer("right"));
-        assert!(text(&call.response()["result"]).contains("right"));
-    }
+    let session = one.session(PATH, None, "2025-11-25");
+    let gate = Gate::new(&home, "gate");
+    let mut call = session.ask("slow", "tools/call", &json!({"name": "gate", "arguments": gate.arguments()}));
+    call.event().expect("a primer");
+    one.process.wait_log("start gate");
+    session.at(&other).notify("notifications/cancelled", &json!({"requestId": "slow", "reason": "enough"}));
+    one.process.wait_log("cancelled gate");
+    letters_are_taken(&one);
+}
+
+#[test]
+fn a_process_that_ends_is_told_by_others_what_its_client_answers() {
+    let home = Home::new();
+    let [one, other] = [(); 2].map(|()| Served::fixture_in(&home, &["--mode", "inline", "--linger", "1h"]));
+    let session = one.session(PATH, None, "2025-11-25");
+    let mut listening = session.listen();
+    listening.event().expect("a primer");
+    let mut call = session.ask("a", "tools/call", &json!({"name": "ask_elicitation", "arguments": {}}));
+    let question = call.message().expect("a question")["id"].clone();
+    tell(&one, "-TERM");
+    assert!(listening.event().is_none(), "it is about to end");
+    session.at(&other).respond(&question, &colour("violet"));
+    assert!(text(&call.response()["result"]).contains("violet"));
+    drop(call);
+    assert!(one.process.wait_exit().success());
+}
+
+#[test]
+fn an_answer_that_is_too_long_for_other_processes_is_refused_there() {
+    let (_home, one, other) = two();
+    let session = one.session(PATH, None, "2025-11-25");
+    let answer = |session: &Session<'_>| {
+        let text = "x".repeat(2 * 1024 * 1024);
+        let body = json!({"jsonrpc": "2.0", "id": 12345, "result": {"text": text}});
+        session.send("POST", &[], &body.to_string()).refusal()
+    };
+    assert_eq!(answer(&session.at(&other)), (413, -32600));
+    assert_eq!(ping(&session), 200);
 }
 
 #[test]

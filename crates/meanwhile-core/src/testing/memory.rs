@@ -14,8 +14,8 @@ use crate::history::{Durations, lesson};
 use crate::job::{Call, Input, Job, Lease, Peer, Status};
 use crate::machine::{self, Entry, Op, Outcome, WrittenInput};
 use crate::store::{
-    AHEAD_MAX, Created, KeptSession, LIST_MAX, NewJob, Query, SESSION_LIFE, SESSIONS_MAX, Store, StoreError,
-    TOMBSTONE,
+    AHEAD_MAX, Created, KeptSession, LETTER_LIFE, LETTERS_MAX, LIST_MAX, Letter, NewJob, Query, SESSION_LIFE,
+    SESSIONS_MAX, Store, StoreError, TOMBSTONE,
 };
 
 struct Row {
@@ -81,6 +81,8 @@ pub struct MemoryStore {
     rows: Mutex<HashMap<Handle, Row>>,
     history: Mutex<HashMap<(String, String), Durations>>,
     sessions: Mutex<HashMap<String, Kept>>,
+    letters: Mutex<Vec<(Timestamp, Letter)>>,
+    left: AtomicU64,
     created: AtomicU64,
     changes: Arc<Changes>,
     clock: Arc<dyn Clock>,
@@ -95,6 +97,8 @@ impl MemoryStore {
             rows: Mutex::default(),
             history: Mutex::default(),
             sessions: Mutex::default(),
+            letters: Mutex::default(),
+            left: 0.into(),
             created: 0.into(),
             changes: Arc::default(),
             clock,
@@ -130,6 +134,10 @@ impl MemoryStore {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Vec<(Timestamp, Letter)>> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply_now(&self, handle: Handle, op: &Op) -> Result<Job, StoreError> {
@@ -379,7 +387,8 @@ impl Store for MemoryStore {
         if let Some(kept) = self.sessions().get_mut(key) {
             kept.has_ended = true;
         }
-        self.changes.publish_end();
+        self.letters().retain(|(_, letter)| letter.session != key);
+        self.changes.publish_session();
         Ok(())
     }
 
@@ -388,6 +397,35 @@ impl Store for MemoryStore {
         let sessions = self.sessions();
         let has_ended = |key: &&String| sessions.get(*key).is_some_and(|kept| kept.has_ended);
         Ok(keys.iter().filter(has_ended).cloned().collect())
+    }
+
+    async fn leave_letter(&self, session: &str, message: &Json) -> Result<u64, StoreError> {
+        self.writable()?;
+        let (id, now) = (1 + self.left.fetch_add(1, Ordering::SeqCst), self.clock.now());
+        let mut letters = self.letters();
+        letters.retain(|(left, _)| now.since(*left) < LETTER_LIFE);
+        let of_it = letters.iter().filter(|(_, letter)| letter.session == session).count();
+        if of_it >= LETTERS_MAX
+            && let Some(oldest) = letters.iter().position(|(_, letter)| letter.session == session)
+        {
+            letters.remove(oldest);
+        }
+        letters.push((now, Letter { id, session: session.to_owned(), message: message.clone() }));
+        drop(letters);
+        self.changes.publish_session();
+        Ok(id)
+    }
+
+    async fn letters(&self, sessions: &[String], after: u64) -> Result<Vec<Letter>, StoreError> {
+        let letters = self.letters();
+        let is_it = |letter: &&Letter| letter.id > after && sessions.contains(&letter.session);
+        Ok(letters.iter().map(|(_, letter)| letter).filter(is_it).cloned().collect())
+    }
+
+    async fn forget_letter(&self, id: u64) -> Result<(), StoreError> {
+        self.writable()?;
+        self.letters().retain(|(_, letter)| letter.id != id);
+        Ok(())
     }
 
     fn is_there(&self) -> bool {

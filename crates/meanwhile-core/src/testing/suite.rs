@@ -274,6 +274,8 @@ macro_rules! store_suite {
             a_session_is_kept_until_it_is_long_unused
             an_ended_session_stays_so_and_who_listens_is_told
             of_an_owners_sessions_the_last_stay
+            a_letter_waits_until_it_is_taken
+            of_a_sessions_letters_the_last_stay
             the_log_is_bounded_and_keeps_its_ends
             changes_wake_whoever_waits
         }

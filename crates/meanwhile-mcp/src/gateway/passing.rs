@@ -114,6 +114,11 @@ impl Gateway {
             .retain(|_, request| !matches!(request, InFlight::Passed(passed) if is_it(passed)));
     }
 
+    /// Whether this request of the client came here, and is not answered.
+    pub(crate) fn is_answering(&self, id: &Id) -> bool {
+        lock(&self.in_flight).contains_key(id)
+    }
+
     /// Forgets a request that was passed on under this id.
     pub(super) fn passed_landed(&self, id: &Id, sent_as: u64) {
         self.landed(id, |request| matches!(request, InFlight::Passed(passed) if passed.id == sent_as));

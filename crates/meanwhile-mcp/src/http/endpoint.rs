@@ -40,6 +40,9 @@ pub trait Conversation: Send + Sync + 'static {
     /// Whether this question was asked there, and not answered.
     fn has_asked(&self, id: &Id) -> bool;
 
+    /// Whether this request came there, and is not answered.
+    fn is_answering(&self, id: &Id) -> bool;
+
     /// Whether the server is known to have a tool of this name itself.
     fn has_tool(&self, name: &str) -> bool;
 
@@ -65,6 +68,10 @@ impl Conversation for Arc<Gateway> {
 
     fn has_asked(&self, id: &Id) -> bool {
         Gateway::has_asked(self, id)
+    }
+
+    fn is_answering(&self, id: &Id) -> bool {
+        Gateway::is_answering(self, id)
     }
 
     fn has_tool(&self, name: &str) -> bool {

@@ -2,8 +2,10 @@
 //! one that began it or beside it.
 //!
 //! What is taken up is who its client is: a conversation of its own begins, and is given the client's own `initialize`. Streams,
-//! requests that are being answered, and questions that are open belong to the process that has them, and stay there.
+//! requests that are being answered, and questions that are open belong to the process that has them, and stay there; what the client
+//! says of them elsewhere is brought there ([`letters`]).
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -14,7 +16,7 @@ use meanwhile_core::{Json, StoreError};
 use super::legacy::nowhere;
 use super::refusal::Refusal;
 use super::session::{Session, Visit, is_id};
-use super::{Principal, Shared, sse};
+use super::{Principal, Shared, letters, sse};
 use crate::gateway::{ReplyTo, Streamed};
 use crate::message::{Fields, INTERNAL_ERROR, Id, Message};
 use crate::revision::Revision;
@@ -81,25 +83,32 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends here what is ended elsewhere, for ever.
-    pub(super) async fn hear_of_ends(&self) {
-        let mut ends = self.store.changes().of_ends();
+    /// Ends here what is ended elsewhere, and takes the letters that are for us, for ever.
+    pub(super) async fn hear_of_sessions(&self) {
+        let mut told = self.store.changes().of_sessions();
+        let mut read = 0;
         loop {
-            ends.changed().await;
-            // Nobody tells of the same end again.
-            while let Err(error) = self.end_what_is_ended().await {
-                tracing::warn!(%error, "which sessions are ended elsewhere is not known yet; trying again");
+            told.changed().await;
+            // Nobody tells of the same again.
+            while let Err(error) = self.hear(&mut read).await {
+                tracing::warn!(%error, "what other processes say of sessions is not known yet; trying again");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
 
-    async fn end_what_is_ended(&self) -> Result<(), StoreError> {
-        let ids = self.sessions.ids();
-        let keys: Vec<String> = ids.iter().map(|id| key(id)).collect();
-        let ended = self.store.ended_sessions(&keys).await?;
-        let has_ended = ids.iter().zip(&keys).filter(|(_, key)| ended.contains(key));
-        has_ended.for_each(|(id, _)| self.sessions.end(id));
+    /// Hears what has happened; `read` is the last letter that was.
+    async fn hear(&self, read: &mut u64) -> Result<(), StoreError> {
+        let sessions: HashMap<String, _> =
+            self.sessions.all().into_iter().map(|session| (key(&session.id), session)).collect();
+        let keys: Vec<String> = sessions.keys().cloned().collect();
+        for ended in self.store.ended_sessions(&keys).await? {
+            self.sessions.end(&sessions[&ended].id);
+        }
+        for letter in self.store.letters(&keys, *read).await? {
+            *read = letter.id;
+            letters::open(&*self.store, &sessions[&letter.session], letter).await;
+        }
         Ok(())
     }
 
@@ -146,7 +155,7 @@ async fn begin(session: &Visit, opening: Json) -> bool {
 }
 
 /// Under which a session is kept: who reads the store learns no id.
-fn key(id: &str) -> String {
+pub(super) fn key(id: &str) -> String {
     blake3::hash(id.as_bytes()).to_hex().to_string()
 }
 
@@ -154,7 +163,7 @@ pub(super) fn not_up() -> Refusal {
     unavailable("this session cannot be gone on with here at the moment; try again later")
 }
 
-fn failed(error: &StoreError) -> Refusal {
+pub(super) fn failed(error: &StoreError) -> Refusal {
     unavailable(&format!("the session cannot be looked up: {error}"))
 }
 
@@ -165,7 +174,6 @@ fn unavailable(why: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
 
     use meanwhile_core::testing::MemoryStore;
@@ -198,7 +206,7 @@ mod tests {
         shared.keep(&session, Fields::default()).await;
         let hears = tokio::spawn({
             let shared = shared.clone();
-            async move { shared.hear_of_ends().await }
+            async move { shared.hear_of_sessions().await }
         });
         // Until it listens.
         tokio::task::yield_now().await;

@@ -19,7 +19,7 @@ use super::headers::{VERSION, single};
 use super::refusal::Refusal;
 use super::session::{Session, Visit};
 use super::streams::{Reader, UNASKED};
-use super::{Principal, Shared, kept, sse};
+use super::{Principal, Shared, kept, letters, sse};
 use crate::gateway::{ReplyTo, Streamed};
 use crate::message::{Fields, INVALID_REQUEST, Id, Incoming, Malformed, Message};
 use crate::revision::{Era, Revision};
@@ -162,8 +162,21 @@ impl At<'_> {
             }
             return self.stream(session, &id, message).map_err(|refusal| refusal.of(&id));
         }
-        deliver(&session, message, nowhere()).await;
+        self.tell(&session, message).await?;
         Ok(StatusCode::ACCEPTED.into_response())
+    }
+
+    /// Hands over what has no answer, here or, if it is about what another process has asked or does, there.
+    async fn tell(&self, session: &Arc<Session>, message: Message) -> Result<(), Refusal> {
+        if letters::is_for_another(session, &message) {
+            self.shared.leave(session, &message).await?;
+            if matches!(message, Message::Response { .. }) {
+                return Ok(());
+            }
+            // The request may have come here all the same, and wait for its turn.
+        }
+        deliver(session, message, nowhere()).await;
+        Ok(())
     }
 
     /// Answers a request on a stream of its own.
@@ -227,26 +240,27 @@ impl At<'_> {
         let permits = requests.map(|_| self.shared.work_permit()).collect::<Result<Vec<_>, _>>()?;
         if permits.is_empty() && parts.iter().all(Result::is_ok) {
             for message in parts.into_iter().flatten() {
-                deliver(&session, message, nowhere()).await;
+                self.tell(&session, message).await?;
             }
             return Ok(StatusCode::ACCEPTED.into_response());
         }
-        let stream = session.streams.open();
-        let mut answers = Vec::new();
+        let (mut answers, mut malformed) = (Vec::new(), Vec::new());
         for part in parts {
             match part {
                 Ok(message) => {
-                    let id = match &message {
-                        Message::Request { id, .. } => id.clone(),
-                        _ => Id::unknown(),
+                    let Message::Request { id, .. } = &message else {
+                        self.tell(&session, message).await?;
+                        continue;
                     };
-                    let (reply, streamed) = ReplyTo::stream(id);
+                    let (reply, streamed) = ReplyTo::stream(id.clone());
                     deliver(&session, message, reply).await;
                     answers.push(streamed);
                 }
-                Err(malformed) => session.streams.push(stream, malformed.to_line()),
+                Err(part) => malformed.push(part.to_line()),
             }
         }
+        let stream = session.streams.open();
+        malformed.into_iter().for_each(|line| session.streams.push(stream, line));
         let reader = session.streams.read(stream, None).expect("it was just opened");
         let pumped = session.visit();
         tokio::spawn(async move {
@@ -275,7 +289,7 @@ impl Drop for Newborn<'_> {
 }
 
 /// Hands a message over whole, whatever becomes of the connection that brought it.
-async fn deliver(session: &Arc<Session>, message: Message, reply: ReplyTo) {
+pub(super) async fn deliver(session: &Arc<Session>, message: Message, reply: ReplyTo) {
     let conversation = session.conversation.clone();
     let _ = tokio::spawn(async move { conversation.receive(message, reply).await }).await;
 }

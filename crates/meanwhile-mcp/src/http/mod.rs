@@ -9,7 +9,7 @@
 //! | [`access`], [`oauth`] | who asks? |
 //! | [`modern`], [`headers`] | how is a request answered that stands for itself? |
 //! | [`legacy`], [`session`], [`streams`] | how is one that belongs to a session? |
-//! | [`kept`] | how does another process go on with a session? |
+//! | [`kept`], [`letters`] | how does another process go on with a session? |
 //! | [`refusal`] | how is it refused? |
 //! | [`sse`] | how does a message go out? |
 
@@ -22,6 +22,7 @@ mod guard;
 mod headers;
 mod kept;
 mod legacy;
+mod letters;
 mod modern;
 mod oauth;
 mod refusal;
@@ -160,12 +161,16 @@ impl Server {
             tokio::select! {
                 () = end => {}
                 () = sweep(shared) => {}
-                () = shared.hear_of_ends() => {}
             }
             shared.ending.cancel();
             shared.sessions.stop_listening();
         };
-        tokio::join!(serving, until_the_end);
+        let all = async { tokio::join!(serving, until_the_end) };
+        tokio::select! {
+            _ = all => {}
+            // Also at the end: what waits for an answer of its client can get it through other processes alone.
+            () = shared.hear_of_sessions() => {}
+        }
     }
 }
 

@@ -94,6 +94,11 @@ impl Session {
         *lock(&self.kept) = Some((kept, Instant::now()));
     }
 
+    /// Whether other processes can know of it.
+    pub(super) fn is_kept(&self) -> bool {
+        lock(&self.kept).is_some()
+    }
+
     /// What is to be kept for longer, since it has been in use.
     fn to_keep_again(&self) -> Option<KeptSession> {
         let seen = *lock(&self.seen);
@@ -204,9 +209,9 @@ impl Sessions {
         by_id.get(id).filter(|session| session.who == *who && session.place == place).map(Session::visit)
     }
 
-    /// The ids of all.
-    pub(super) fn ids(&self) -> Vec<String> {
-        lock(&self.by_id).keys().cloned().collect()
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        lock(&self.by_id).values().cloned().collect()
     }
 
     /// What is to be kept for longer, since it has been in use.
@@ -293,6 +298,10 @@ pub(super) mod tests {
         }
 
         fn has_asked(&self, _: &Id) -> bool {
+            false
+        }
+
+        fn is_answering(&self, _: &Id) -> bool {
             false
         }
 

@@ -161,6 +161,10 @@ impl Conversation for HubConversation {
         self.members.iter().any(|member| member.conversation.has_asked(id))
     }
 
+    fn is_answering(&self, id: &Id) -> bool {
+        self.members.iter().any(|member| member.conversation.is_answering(id))
+    }
+
     fn has_tool(&self, _name: &str) -> bool {
         false
     }
