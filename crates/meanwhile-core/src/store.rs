@@ -200,7 +200,8 @@ pub enum StoreError {
 }
 
 /// Where jobs live. Every method is atomic; a method that returned has made its change durable, except for
-/// what [`Op::may_be_lost`], [`Store::renew`], [`Store::learn`], [`Store::keep_session`] and [`Store::leave_letter`], which may be lost with the machine's power.
+/// what [`Op::may_be_lost`], [`Store::renew`], [`Store::learn`], [`Store::keep_session`] and [`Store::leave_letter`], which may be lost
+/// with the machine's power.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Writes a job down. If it `joins` and another job is [joinable](Store::joinable), nothing is created: that one is

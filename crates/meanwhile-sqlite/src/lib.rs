@@ -72,8 +72,8 @@ impl Shared {
 
 /// Jobs in one SQLite file.
 ///
-/// A write is answered when it is on the disk, except for progress, renewals, lessons, sessions and letters, which are flushed with the next
-/// write that is. Dropping the store ends its threads as soon as they have done what was asked of them until then.
+/// A write is answered when it is on the disk, except for progress, renewals, lessons, sessions and letters, which are flushed with the
+/// next write that is. Dropping the store ends its threads as soon as they have done what was asked of them until then.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

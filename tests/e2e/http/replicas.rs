@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::modern::{ask, call};
 use super::web::{Answer, Served};
-use crate::client::{Home, text};
+use crate::client::{Home, RAW, example, text};
 use crate::faces::Gate;
 use crate::modern::with_tasks;
 
@@ -97,4 +97,55 @@ fn a_call_that_asks_is_gone_on_with_at_another_process() {
     params["requestState"] = asks["requestState"].clone();
     let answer = ask(&other, "tools/call", &params, &[]).response();
     assert!(text(&answer["result"]).contains("red"), "{answer}");
+}
+
+#[test]
+fn a_prompt_or_a_resource_that_asks_is_gone_on_with_at_another_process() {
+    let home = Home::new();
+    let servers = json!({"fixture": {"command": example(RAW)}});
+    let [one, other] = [(); 2].map(|()| Served::start(&home, &servers, &[]));
+    for (method, field, name) in [
+        ("prompts/get", "name", "asks_3"),
+        ("resources/read", "uri", "x:asks_3"),
+        ("prompts/get", "name", "asks_3_at_once"),
+    ] {
+        let mut params = call("", &json!({}), &json!({"elicitation": {}}));
+        params.as_object_mut().expect("an object").retain(|field, _| field == "_meta");
+        params[field] = json!(name);
+        let (mut answered, mut replicas) = (Vec::new(), [&one, &other].into_iter().cycle());
+        let last = loop {
+            let replica = replicas.next().expect("it goes round");
+            let answer = ask(replica, method, &params, &[]).json();
+            if answer["result"]["resultType"] != "input_required" {
+                break answer;
+            }
+            let asked = answer["result"]["inputRequests"].as_object().expect("questions");
+            let answers = asked.keys().map(|key| {
+                answered.push(key.clone());
+                (key.clone(), json!({"action": "accept", "content": {"said": key}}))
+            });
+            params["inputResponses"] = Value::Object(answers.collect());
+            params["requestState"] = answer["result"]["requestState"].clone();
+        };
+        assert_eq!(answered, ["q1", "q2", "q3"], "each is asked once");
+        let places: Vec<_> = answered.iter().map(|key| last.to_string().find(&**key)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{last}");
+    }
+}
+
+#[test]
+fn a_prompt_that_asks_outlives_the_process_that_held_it() {
+    let home = Home::new();
+    let servers = json!({"fixture": {"command": example(RAW)}});
+    let mut params = call("asks_1", &json!({}), &json!({"elicitation": {}}));
+    params.as_object_mut().expect("an object").remove("arguments");
+    let first = Served::start(&home, &servers, &[]);
+    let asked = ask(&first, "prompts/get", &params, &[]).json()["result"].clone();
+    first.process.kill();
+    first.process.wait_exit();
+    let next = Served::start(&home, &servers, &[]);
+    params["requestState"] = asked["requestState"].clone();
+    params["inputResponses"] = json!({"q1": {"action": "accept", "content": {"said": "this"}}});
+    let prompt = ask(&next, "prompts/get", &params, &[]).json();
+    assert!(prompt["result"]["description"].as_str().expect("a prompt").contains("this"), "{prompt}");
 }

@@ -1,6 +1,7 @@
 //! Questions of a server in the middle of a request that is passed on for a client of the modern era: in several rounds, as those
 //! of a call (`rounds`), but there is no job that could be asked. So the request is held in the memory of this process until it
-//! comes again with the answers; what the client hands back to us is drawn for that round, and known only to its own gateway.
+//! comes again with the answers; what the client hands back to us is drawn for that round, and known only to its own gateway. Where
+//! it is not held, it is made anew with what has been answered so far (`record`).
 //! See <https://modelcontextprotocol.io/specification/2026-07-28/basic/patterns/mrtr>.
 
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::caller::Caller;
 use super::passing::Passed;
 use super::questions::Question;
+use super::record::{self, Record};
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
 use crate::message::{Answer, Fields, INVALID_PARAMS, Id, to_json};
@@ -64,9 +66,27 @@ pub(super) struct Request {
     gateway: Arc<Gateway>,
     waiting: Waiting,
     asks: mpsc::UnboundedReceiver<Asked>,
-    open: Vec<(String, Asked)>,
+    open: Vec<Open>,
     /// How many questions there were.
     count: usize,
+    record: Record,
+}
+
+/// A question that is open.
+struct Open {
+    key: String,
+    digest: String,
+    asked: Asked,
+}
+
+/// How a request comes.
+pub(super) enum Comes {
+    /// For the first time, or with what is its server's to know.
+    Anew(Turn),
+    /// With answers, and it is not held here: what has been answered so far, and how many questions there were.
+    WithRecord(Turn, Record, usize),
+    /// With answers, and it goes on where it was; or it is refused.
+    Elsewhere,
 }
 
 impl Drop for Request {
@@ -92,6 +112,15 @@ pub(super) fn subject(caller: &Caller, method: &str, params: Option<&Json>) -> O
     Some((format!("{method} {named}"), params))
 }
 
+/// A request as it was before anything had been asked.
+pub(super) fn without_answers(params: &Fields) -> Json {
+    let mut params = params.clone();
+    for field in ["requestState", "inputResponses"] {
+        params.take(field);
+    }
+    params.to_json()
+}
+
 impl Held {
     /// Opens a round, if there are not too many.
     fn open(&self, to: &Arc<Connection>, id: u64) -> Option<(String, oneshot::Receiver<Again>)> {
@@ -113,7 +142,8 @@ impl Held {
     ) -> Option<(Passed, oneshot::Sender<Again>)> {
         let mut entries = lock(&self.0);
         let is_it = |entry: &&mut Entry| {
-            entry.subject == subject && entry.round.as_ref().is_some_and(|(given, _)| given == state)
+            entry.subject == subject
+                && entry.round.as_ref().is_some_and(|(given, _)| given == record::held(state))
         };
         let entry = entries.iter_mut().find(is_it)?;
         let (_, again) = entry.round.take()?;
@@ -147,39 +177,47 @@ impl Gateway {
         asked
     }
 
-    /// A request that comes again with answers goes on where it was. What is returned is not such a one.
+    /// A request that comes again with answers goes on where it was, if it is held here.
     pub(super) async fn comes_again(
         &self,
         caller: &Arc<Caller>,
         subject: &str,
         params: &Fields,
         turn: Turn,
-    ) -> Option<Turn> {
-        let Some(state) = params.get("requestState") else { return Some(turn) };
+    ) -> Comes {
+        let Some(state) = params.get("requestState") else { return Comes::Anew(turn) };
         let state = serde_json::from_str::<String>(state.get()).unwrap_or_default();
+        let answers: Fields = params.read("inputResponses").unwrap_or_default();
         let taken_up = self.held.take_up(&state, subject, caller, &turn.reply);
         let Some((passed, again)) = taken_up else {
             // What a server of the modern era has given out is that server's.
             if self.upstream.is_modern() {
-                return Some(turn);
+                return Comes::Anew(turn);
+            }
+            if let Some((record, count)) = self.record(subject).read(&state, answers) {
+                return Comes::WithRecord(turn, record, count);
             }
             let why =
                 "`requestState`: no request of yours waits for these answers; send it without, to begin anew";
             turn.reply.send(turn.id, protocol_error(INVALID_PARAMS, why)).await;
-            return None;
+            return Comes::Elsewhere;
         };
         let token = params.read::<Fields>("_meta").and_then(|mut meta| meta.take("progressToken"));
         let id = passed.id;
         passed.to.renew_token(id, token);
         lock(&self.in_flight).insert(turn.id.clone(), InFlight::Passed(passed));
-        let answers = params.read("inputResponses").unwrap_or_default();
         // It may just have been given up; then its server is gone, or was told.
         if let Err(Again { turn, .. }) = again.send(Again { turn, answers }) {
             self.passed_landed(&turn.id, id);
             let why = "`requestState`: it was waited for too long";
             turn.reply.send(turn.id, protocol_error(INVALID_PARAMS, why)).await;
         }
-        None
+        Comes::Elsewhere
+    }
+
+    /// The record of a request of which nothing has been asked yet.
+    pub(super) fn record(&self, subject: &str) -> Record {
+        Record::new(&self.settings.scope, &self.settings.launch.name, subject)
     }
 }
 
@@ -188,8 +226,9 @@ impl Request {
         gateway: &Arc<Gateway>,
         waiting: Waiting,
         asks: mpsc::UnboundedReceiver<Asked>,
+        (record, count): (Record, usize),
     ) -> Request {
-        Request { gateway: gateway.clone(), waiting, asks, open: vec![], count: 0 }
+        Request { gateway: gateway.clone(), waiting, asks, open: vec![], count, record }
     }
 
     /// Sees it through to its answer, and says to whom that is due; `None` if nobody has come again for it.
@@ -217,15 +256,20 @@ impl Request {
     }
 
     fn add(&mut self, asked: Asked) {
-        self.count += 1;
+        let digest = record::digest(&asked.question);
+        if let Some(answer) = self.record.answer(&digest) {
+            // It may have been taken back.
+            return drop(asked.answer.send(answer));
+        }
+        self.count = self.count.saturating_add(1);
         if self.count <= QUESTIONS_MAX {
-            self.open.push((format!("q{}", self.count), asked));
+            self.open.push(Open { key: format!("q{}", self.count), digest, asked });
         }
     }
 
     /// Whether anything is asked that has not been taken back.
     fn asks_something(&mut self) -> bool {
-        self.open.retain(|(_, asked)| !asked.answer.is_closed());
+        self.open.retain(|open| !open.asked.answer.is_closed());
         !self.open.is_empty()
     }
 
@@ -262,25 +306,29 @@ impl Request {
         None
     }
 
-    fn asking(&self, state: &str) -> Answer {
+    fn asking(&self, held: &str) -> Answer {
         let mut requests = Fields::default();
-        for (key, asked) in &self.open {
-            requests.set(key, asked.question.clone());
+        for open in &self.open {
+            requests.set(&open.key, open.asked.question.clone());
         }
+        let open = self.open.iter().map(|open| (open.key.clone(), open.digest.clone())).collect();
+        let state = self.record.state(held, self.count, open);
         let mut round = Fields::default();
         round.set("resultType", to_json("input_required"));
         round.set("inputRequests", requests.to_json());
-        round.set("requestState", to_json(state));
+        round.set("requestState", to_json(&state));
         Answer::Result(round.to_json())
     }
 
     fn take(&mut self, mut answers: Fields) {
         let open = std::mem::take(&mut self.open);
-        for (key, asked) in open {
-            match answers.take(&key) {
-                // It may have been taken back.
-                Some(answer) => drop(asked.answer.send(answer)),
-                None => self.open.push((key, asked)),
+        for open in open {
+            match answers.take(&open.key) {
+                Some(answer) => {
+                    self.record.add(open.digest, answer.clone());
+                    drop(open.asked.answer.send(answer));
+                }
+                None => self.open.push(open),
             }
         }
     }

@@ -20,6 +20,7 @@ mod own_tools;
 mod passing;
 mod poll;
 mod questions;
+mod record;
 mod reply;
 mod rounds;
 mod session;

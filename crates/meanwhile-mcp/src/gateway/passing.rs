@@ -7,7 +7,7 @@ use meanwhile_core::{Actor, Handle, Json, Op, Signal};
 use serde_json::json;
 
 use super::caller::Caller;
-use super::held::{self, Request, Turn};
+use super::held::{self, Comes, Request, Turn};
 use super::questions::Question;
 use super::reply::{ReplyTo, gone};
 use super::{Gateway, InFlight, lock};
@@ -53,16 +53,20 @@ impl Gateway {
         caller: Arc<Caller>,
         id: Id,
         method: String,
-        params: Option<Json>,
+        mut params: Option<Json>,
         extra: Fields,
         reply: ReplyTo,
     ) {
         let subject = held::subject(&caller, &method, params.as_ref());
-        let mut turn = Turn { id, reply };
+        let (mut turn, mut known) = (Turn { id, reply }, None);
         if let Some((subject, fields)) = &subject {
             match self.comes_again(&caller, subject, fields, turn).await {
-                Some(first) => turn = first,
-                None => return,
+                Comes::Anew(first) => (turn, known) = (first, Some((self.record(subject), 0))),
+                Comes::WithRecord(first, record, count) => {
+                    (turn, known) = (first, Some((record, count)));
+                    params = Some(held::without_answers(fields));
+                }
+                Comes::Elsewhere => return,
             }
         }
         let connection = match self.upstream.connect().await {
@@ -87,8 +91,10 @@ impl Gateway {
         let (sent_as, gateway, tracker) = (waiting.id(), self.clone(), self.requests.clone());
         tracker.spawn(async move {
             let comes = async {
-                match questions {
-                    Some(questions) => Request::new(&gateway, waiting, questions).answer(turn).await,
+                match questions.zip(known) {
+                    Some((questions, known)) => {
+                        Request::new(&gateway, waiting, questions, known).answer(turn).await
+                    }
                     None => Some((turn, waiting.reply().await)),
                 }
             };
