@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,23 +46,30 @@ fn files() -> usize {
 }
 
 /// Answers what comes over the connections of a listener, `most` at once, until it is told that we are `ending`, and then what is
-/// on its way. Returns when all of them have ended. Who comes when there are too many waits for one of them to end.
+/// on its way. Returns when all of them have ended. Who comes when there are too many takes the place of the one on which nothing
+/// has been asked for longest, or waits for another one to end.
 pub(super) async fn serve(
     mut listener: TcpListener,
     router: Router,
     most: usize,
     ending: &CancellationToken,
 ) {
-    let (room, open) = (Arc::new(Semaphore::new(most)), TaskTracker::new());
+    let (room, open, crowd) = (Arc::new(Semaphore::new(most)), TaskTracker::new(), Arc::new(Notify::new()));
     let mut is_told = false;
     loop {
         let next = async {
-            if room.available_permits() == 0 && !std::mem::replace(&mut is_told, true) {
-                tracing::warn!(most, "there are as many connections as there may be; others have to wait");
-            }
-            let place = room.clone().acquire_owned().await.expect("it is never closed");
             // After an error that lasts, such as of too many open files, it rests for a second.
-            (place, Listener::accept(&mut listener).await.0)
+            let (stream, _) = Listener::accept(&mut listener).await;
+            if room.available_permits() == 0 {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(
+                        most,
+                        "there are as many connections as there may be; quiet ones are ended"
+                    );
+                }
+                crowd.notify_one();
+            }
+            (room.clone().acquire_owned().await.expect("it is never closed"), stream)
         };
         let (place, stream) = tokio::select! {
             biased;
@@ -71,7 +78,7 @@ pub(super) async fn serve(
         };
         // A message is whole when it is written: nothing is gained by holding it back.
         drop(stream.set_nodelay(true));
-        let connection = answer(stream, router.clone(), ending.clone());
+        let connection = answer(stream, router.clone(), crowd.clone(), ending.clone());
         open.spawn(hold(place, connection));
     }
     drop(listener);
@@ -84,13 +91,14 @@ async fn hold(place: OwnedSemaphorePermit, connection: impl Future<Output = ()>)
     drop(place);
 }
 
-/// Answers what comes over one connection, until its client has ended it, keeps us waiting for too long, or we are `ending`.
-async fn answer<S>(stream: S, router: Router, ending: CancellationToken)
+/// Answers what comes over one connection, until its client has ended it, keeps us waiting for too long, its place is needed in the
+/// `crowd`, or we are `ending`.
+async fn answer<S>(stream: S, router: Router, crowd: Arc<Notify>, ending: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let phase = Arc::new(watch::Sender::new(Phase::Quiet));
-    let mut seen = phase.subscribe();
+    let (mut seen, mut asked) = (phase.subscribe(), phase.subscribe());
     let socket = Socket { stream, phase: phase.clone() };
     let service = TowerToHyperService::new(router);
     let answers = service_fn(move |request: Request<Incoming>| {
@@ -106,6 +114,7 @@ where
         biased;
         _ = connection.as_mut() => return,
         () = overdue(&mut seen) => return tracing::debug!("the head of a request did not come in time"),
+        () = crowded_out(&mut asked, &crowd) => {}
         () = ending.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -140,6 +149,19 @@ async fn overdue(seen: &mut watch::Receiver<Phase>) {
         begins(seen).await;
         if tokio::time::timeout(HEAD, seen.wait_for(|phase| *phase != Phase::Begun)).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Resolves when a connection on which nothing is asked has to make room. Those come first that have waited here for longest.
+async fn crowded_out(seen: &mut watch::Receiver<Phase>, crowd: &Notify) {
+    loop {
+        let _ = seen.wait_for(|phase| *phase != Phase::Asked).await;
+        tokio::select! {
+            biased;
+            // Then somebody else makes room.
+            _ = seen.wait_for(|phase| *phase == Phase::Asked) => {}
+            () = crowd.notified() => return,
         }
     }
 }
@@ -237,7 +259,6 @@ impl HttpBody for Answered {
 mod tests {
     use axum::routing::post;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-    use tokio::sync::Notify;
     use tokio::time::Instant;
 
     use super::*;
@@ -250,7 +271,7 @@ mod tests {
         let (gate, ending) = (Arc::new(Notify::new()), CancellationToken::new());
         let opens = gate.clone();
         let router = Router::new().route("/", post(async move || opens.notified().await));
-        tokio::spawn(answer(server, router, ending.clone()));
+        tokio::spawn(answer(server, router, Arc::default(), ending.clone()));
         (client, gate, ending)
     }
 
@@ -320,23 +341,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_no_more_connections_than_there_may_be() {
+    async fn there_are_no_more_connections_than_there_may_be_and_quiet_ones_make_room() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, ending) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let router = Router::new().route("/", post(async || ()));
+        let (gate, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (opens, is_asked) = (gate.clone(), asked.clone());
+        let handler = async move || {
+            is_asked.notify_one();
+            opens.notified().await;
+        };
+        let router = Router::new().route("/", post(handler));
         let serving = tokio::spawn({
             let ending = ending.clone();
-            async move { serve(listener, router, 1, &ending).await }
+            async move { serve(listener, router, 2, &ending).await }
         });
         let connect = || tokio::net::TcpStream::connect(address);
-        let (mut first, mut second) = (connect().await.unwrap(), connect().await.unwrap());
-        second.write_all(REQUEST).await.unwrap();
-        let mut said = [0; 512];
-        first.write_all(REQUEST).await.unwrap();
-        assert!(first.read(&mut said).await.unwrap() > 0);
-        assert!(second.try_read(&mut said).is_err(), "it has to wait");
-        drop(first);
-        assert!(second.read(&mut said).await.unwrap() > 0);
+        let (mut quiet, mut busy) = (connect().await.unwrap(), connect().await.unwrap());
+        busy.write_all(REQUEST).await.unwrap();
+        asked.notified().await;
+        let (mut next, mut said) = (connect().await.unwrap(), [0; 512]);
+        assert_eq!(quiet.read(&mut said).await.unwrap(), 0, "it makes room");
+        next.write_all(REQUEST).await.unwrap();
+        asked.notified().await;
+        let mut last = connect().await.unwrap();
+        last.write_all(REQUEST).await.unwrap();
+        gate.notify_one();
+        assert!(busy.read(&mut said).await.unwrap() > 0, "who has asked is answered");
+        // It makes room then.
+        asked.notified().await;
+        for client in [&mut next, &mut last] {
+            gate.notify_one();
+            assert!(client.read(&mut said).await.unwrap() > 0);
+        }
         ending.cancel();
         serving.await.unwrap();
         assert!(most(usize::MAX, 1) >= 1 && most(1, 1) <= SPARE + 2);
