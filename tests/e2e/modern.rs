@@ -340,6 +340,7 @@ fn what_was_not_answered_is_asked_again_and_only_of_the_same_request() {
     other["requestState"] = json!("MFRGG");
     for (method, params, asked) in [
         ("prompts/get", json!({"name": "asks_2"}), &first),
+        ("prompts/get", json!({"name": "asks_2_at_once", "arguments": {"a": "b"}}), &first),
         ("resources/read", json!({"uri": "asks_2_at_once"}), &first),
         ("prompts/get", params.clone(), &other),
     ] {

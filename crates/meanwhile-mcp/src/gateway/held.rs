@@ -17,8 +17,9 @@ use super::questions::Question;
 use super::record::{self, Record};
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
+use crate::catalog::join_key;
 use crate::message::{Answer, Fields, INVALID_PARAMS, Id, to_json};
-use crate::upstream::{Connection, Reply, Waiting};
+use crate::upstream::{Connection, Launch, Reply, Waiting};
 
 /// The requests, besides calls, that may be answered with questions.
 const MAY_ASK: [&str; 2] = ["prompts/get", "resources/read"];
@@ -102,14 +103,20 @@ impl Entry {
     }
 }
 
-/// What a request asks for, and its parameters, if it may be answered with questions.
-pub(super) fn subject(caller: &Caller, method: &str, params: Option<&Json>) -> Option<(String, Fields)> {
+/// What makes two requests the same, and the parameters of this one, if it may be answered with questions.
+pub(super) fn subject(
+    server: &Launch,
+    caller: &Caller,
+    method: &str,
+    params: Option<&Json>,
+) -> Option<(String, Fields)> {
     if !caller.is_modern() || !MAY_ASK.contains(&method) {
         return None;
     }
     let params = Fields::parse(params?.get()).ok()?;
     let named = params.read::<String>("name").or_else(|| params.read("uri")).unwrap_or_default();
-    Some((format!("{method} {named}"), params))
+    let arguments = params.get("arguments").map_or("{}", |arguments| arguments.get());
+    Some((join_key(server, &format!("{method} {named}"), arguments), params))
 }
 
 /// A request as it was before anything had been asked.
@@ -217,7 +224,7 @@ impl Gateway {
 
     /// The record of a request of which nothing has been asked yet.
     pub(super) fn record(&self, subject: &str) -> Record {
-        Record::new(&self.settings.scope, &self.settings.launch.name, subject)
+        Record::new(&self.settings.scope, subject)
     }
 }
 

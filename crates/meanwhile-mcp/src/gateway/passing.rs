@@ -57,7 +57,7 @@ impl Gateway {
         extra: Fields,
         reply: ReplyTo,
     ) {
-        let subject = held::subject(&caller, &method, params.as_ref());
+        let subject = held::subject(&self.settings.launch, &caller, &method, params.as_ref());
         let (mut turn, mut known) = (Turn { id, reply }, None);
         if let Some((subject, fields)) = &subject {
             match self.comes_again(&caller, subject, fields, turn).await {

@@ -60,9 +60,9 @@ pub(super) fn held(state: &str) -> &str {
 }
 
 impl Record {
-    /// An empty one of a request for `subject`, of whoever this scope is of, to this server.
-    pub(super) fn new(scope: &str, server: &str, subject: &str) -> Record {
-        Record { of: short(&to_json(&(scope, server, subject)).to_string()), told: vec![] }
+    /// An empty one of a request for `subject`, of whoever this scope is of.
+    pub(super) fn new(scope: &str, subject: &str) -> Record {
+        Record { of: short(to_json(&(scope, subject)).get()), told: vec![] }
     }
 
     /// What a client hands back of it, with its answers to what was open then, and how many questions there were. `None` if it is of
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        Record::new("ann", "files", "prompts/get x")
+        Record::new("ann", "prompts/get x")
     }
 
     #[test]
@@ -133,8 +133,8 @@ mod tests {
         let state = record().state("held", 0, vec![]);
         let read = |record: Record, state: &str| record.read(state, Fields::default()).is_some();
         assert!(read(record(), &state));
-        for other in [("bob", "files"), ("ann", "others")] {
-            assert!(!read(Record::new(other.0, other.1, "prompts/get x"), &state));
+        for (scope, subject) in [("bob", "prompts/get x"), ("ann", "prompts/get y")] {
+            assert!(!read(Record::new(scope, subject), &state));
         }
         for broken in ["", "held", "held.", "held.!", "held.e30", &state[..state.len() - 5]] {
             assert!(!read(record(), broken), "{broken}");
