@@ -105,6 +105,10 @@ impl Conversation for Talk {
         *id == Id::from(QUESTION)
     }
 
+    fn is_answering(&self, _: &Id) -> bool {
+        false
+    }
+
     fn has_tool(&self, name: &str) -> bool {
         name == "copy"
     }
