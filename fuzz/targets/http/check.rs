@@ -1,6 +1,6 @@
 //! What must be true of every answer.
 
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{Method, StatusCode};
 use meanwhile_mcp::message::{Answer as Outcome, Id, Incoming, Message, parse};
 use meanwhile_mcp::upstream::http::sse::{Decoder, Event};
@@ -12,6 +12,8 @@ use crate::server::BODY_MAX;
 
 /// Says who issues tokens.
 const METADATA: &str = "/.well-known/oauth-protected-resource";
+/// What clients accept.
+const BOTH: &str = "application/json, text/event-stream";
 /// Far more than any event here has.
 const EVENT_MAX: usize = 1024 * 1024;
 
@@ -105,6 +107,12 @@ fn of_a_post(asked: &Asked) -> Option<StatusCode> {
         None => return Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
         Some(kind) if kind == "application/json" => {}
         Some(_) => return None,
+    }
+    // What the head says goes before the body.
+    let is_of_something =
+        ["mcp-session-id", "mcp-protocol-version"].iter().any(|name| asked.headers.contains_key(*name));
+    if is_of_something || asked.headers.get(ACCEPT).is_some_and(|accepted| accepted != BOTH) {
+        return None;
     }
     if asked.body.len() > BODY_MAX {
         return Some(StatusCode::PAYLOAD_TOO_LARGE);
