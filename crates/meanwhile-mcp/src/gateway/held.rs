@@ -1,7 +1,7 @@
 //! Questions of a server in the middle of a request that is passed on for a client of the modern era: in several rounds, as those
 //! of a call (`rounds`), but there is no job that could be asked. So the request is held in the memory of this process until it
 //! comes again with the answers; what the client hands back to us is drawn for that round, and known only to its own gateway. Where
-//! it is not held, it is made anew with what has been answered so far (`record`).
+//! it is not held, it is made anew with what has been answered so far (`carried`).
 //! See <https://modelcontextprotocol.io/specification/2026-07-28/basic/patterns/mrtr>.
 
 use std::sync::{Arc, Mutex};
@@ -12,9 +12,9 @@ use meanwhile_core::Json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::caller::Caller;
+use super::carried::{self, Carried};
 use super::passing::Passed;
 use super::questions::Question;
-use super::record::{self, Record};
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
 use crate::catalog::join_key;
@@ -70,7 +70,7 @@ pub(super) struct Request {
     open: Vec<Open>,
     /// How many questions there were.
     count: usize,
-    record: Record,
+    carried: Carried,
 }
 
 /// A question that is open.
@@ -85,7 +85,7 @@ pub(super) enum Comes {
     /// For the first time, or with what is its server's to know.
     Anew(Turn),
     /// With answers, and it is not held here: what has been answered so far, and how many questions there were.
-    WithRecord(Turn, Record, usize),
+    Carrying(Turn, Carried, usize),
     /// With answers, and it goes on where it was; or it is refused.
     Elsewhere,
 }
@@ -150,7 +150,7 @@ impl Held {
         let mut entries = lock(&self.0);
         let is_it = |entry: &&mut Entry| {
             entry.subject == subject
-                && entry.round.as_ref().is_some_and(|(given, _)| given == record::held(state))
+                && entry.round.as_ref().is_some_and(|(given, _)| given == carried::held(state))
         };
         let entry = entries.iter_mut().find(is_it)?;
         let (_, again) = entry.round.take()?;
@@ -201,8 +201,8 @@ impl Gateway {
             if self.upstream.is_modern() {
                 return Comes::Anew(turn);
             }
-            if let Some((record, count)) = self.record(subject).read(&state, answers) {
-                return Comes::WithRecord(turn, record, count);
+            if let Some((carried, count)) = self.carried(subject).read(&state, answers) {
+                return Comes::Carrying(turn, carried, count);
             }
             let why =
                 "`requestState`: no request of yours waits for these answers; send it without, to begin anew";
@@ -222,9 +222,9 @@ impl Gateway {
         Comes::Elsewhere
     }
 
-    /// The record of a request of which nothing has been asked yet.
-    pub(super) fn record(&self, subject: &str) -> Record {
-        Record::new(&self.settings.scope, subject)
+    /// What is carried of a request of which nothing has been asked yet.
+    pub(super) fn carried(&self, subject: &str) -> Carried {
+        Carried::new(&self.settings.scope, subject)
     }
 }
 
@@ -233,9 +233,9 @@ impl Request {
         gateway: &Arc<Gateway>,
         waiting: Waiting,
         asks: mpsc::UnboundedReceiver<Asked>,
-        (record, count): (Record, usize),
+        (carried, count): (Carried, usize),
     ) -> Request {
-        Request { gateway: gateway.clone(), waiting, asks, open: vec![], count, record }
+        Request { gateway: gateway.clone(), waiting, asks, open: vec![], count, carried }
     }
 
     /// Sees it through to its answer, and says to whom that is due; `None` if nobody has come again for it.
@@ -263,8 +263,8 @@ impl Request {
     }
 
     fn add(&mut self, asked: Asked) {
-        let digest = record::digest(&asked.question);
-        if let Some(answer) = self.record.answer(&digest) {
+        let digest = carried::digest(&asked.question);
+        if let Some(answer) = self.carried.answer(&digest) {
             // It may have been taken back.
             return drop(asked.answer.send(answer));
         }
@@ -319,7 +319,7 @@ impl Request {
             requests.set(&open.key, open.asked.question.clone());
         }
         let open = self.open.iter().map(|open| (open.key.clone(), open.digest.clone())).collect();
-        let state = self.record.state(held, self.count, open);
+        let state = self.carried.state(held, self.count, open);
         let mut round = Fields::default();
         round.set("resultType", to_json("input_required"));
         round.set("inputRequests", requests.to_json());
@@ -332,7 +332,7 @@ impl Request {
         for open in open {
             match answers.take(&open.key) {
                 Some(answer) => {
-                    self.record.add(open.digest, answer.clone());
+                    self.carried.add(open.digest, answer.clone());
                     drop(open.asked.answer.send(answer));
                 }
                 None => self.open.push(open),

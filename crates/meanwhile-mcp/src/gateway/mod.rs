@@ -8,6 +8,7 @@
 mod answering;
 mod caller;
 mod calls;
+mod carried;
 mod executor;
 mod held;
 mod history;
@@ -20,7 +21,7 @@ mod own_tools;
 mod passing;
 mod poll;
 mod questions;
-mod record;
+
 mod reply;
 mod rounds;
 mod session;

@@ -61,9 +61,9 @@ impl Gateway {
         let (mut turn, mut known) = (Turn { id, reply }, None);
         if let Some((subject, fields)) = &subject {
             match self.comes_again(&caller, subject, fields, turn).await {
-                Comes::Anew(first) => (turn, known) = (first, Some((self.record(subject), 0))),
-                Comes::WithRecord(first, record, count) => {
-                    (turn, known) = (first, Some((record, count)));
+                Comes::Anew(first) => (turn, known) = (first, Some((self.carried(subject), 0))),
+                Comes::Carrying(first, carried, count) => {
+                    (turn, known) = (first, Some((carried, count)));
                     params = Some(held::without_answers(fields));
                 }
                 Comes::Elsewhere => return,

@@ -255,6 +255,9 @@ mod tests {
         fn has_asked(&self, _id: &Id) -> bool {
             false
         }
+        fn is_answering(&self, _id: &Id) -> bool {
+            false
+        }
         fn has_tool(&self, _name: &str) -> bool {
             false
         }

@@ -13,9 +13,9 @@ use crate::message::{Fields, to_json};
 /// A client is given no more of it than this to carry, in bytes; a request with more can be gone on with only where it is held.
 const STATE_MAX: usize = 64 * 1024;
 
-/// The record of one request.
+/// What the client of one request carries.
 #[derive(Default)]
-pub(super) struct Record {
+pub(super) struct Carried {
     /// Whose it is, and of which request.
     of: String,
     told: Vec<Told>,
@@ -59,15 +59,15 @@ pub(super) fn held(state: &str) -> &str {
     state.split_once('.').map_or(state, |(held, _)| held)
 }
 
-impl Record {
+impl Carried {
     /// An empty one of a request for `subject`, of whoever this scope is of.
-    pub(super) fn new(scope: &str, subject: &str) -> Record {
-        Record { of: short(to_json(&(scope, subject)).get()), told: vec![] }
+    pub(super) fn new(scope: &str, subject: &str) -> Carried {
+        Carried { of: short(to_json(&(scope, subject)).get()), told: vec![] }
     }
 
     /// What a client hands back of it, with its answers to what was open then, and how many questions there were. `None` if it is of
     /// another request, or of somebody else.
-    pub(super) fn read(mut self, state: &str, mut answers: Fields) -> Option<(Record, usize)> {
+    pub(super) fn read(mut self, state: &str, mut answers: Fields) -> Option<(Carried, usize)> {
         let (_, written) = state.split_once('.')?;
         let written = BASE64URL_NOPAD.decode(written.as_bytes()).ok()?;
         let Written { of, count, open, told } = serde_json::from_slice(&written).ok()?;
@@ -80,7 +80,7 @@ impl Record {
         Some((self, count))
     }
 
-    /// What the client hands back to us: by which the request is found where it is held, and this record with what is open.
+    /// What the client hands back to us: by which the request is found where it is held, and this with what is open.
     pub(super) fn state(&self, held: &str, count: usize, open: Vec<(String, String)>) -> String {
         let told = self.told.iter().map(|told| (told.question.clone(), told.answer.clone())).collect();
         let written = to_json(&Written { of: self.of.clone(), count, open, told });
@@ -107,20 +107,20 @@ mod tests {
 
     use super::*;
 
-    fn record() -> Record {
-        Record::new("ann", "prompts/get x")
+    fn carried() -> Carried {
+        Carried::new("ann", "prompts/get x")
     }
 
     #[test]
     fn what_was_answered_is_known_again_and_each_answer_is_given_once() {
-        let mut here = record();
+        let mut here = carried();
         here.add(digest(&json(r#"{"method":"a","params":{"n":1.0}}"#)), json("1"));
         let second = digest(&json(r#"{"method":"b"}"#));
         let open = vec![("q2".to_owned(), second.clone()), ("q3".to_owned(), second.clone())];
         let state = here.state("held", 3, open);
         assert_eq!(held(&state), "held");
         let answers = Fields::parse(r#"{"q2":{"x":2.0},"q9":9}"#).unwrap();
-        let (mut there, count) = record().read(&state, answers).unwrap();
+        let (mut there, count) = carried().read(&state, answers).unwrap();
         assert_eq!(count, 3);
         let first = digest(&json(r#"{"method":"a","params":{"_meta":{"progressToken":7},"n":1.0}}"#));
         assert_eq!(there.answer(&second).unwrap().get(), r#"{"x":2.0}"#);
@@ -129,17 +129,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_another_request_or_too_much_is_no_record() {
-        let state = record().state("held", 0, vec![]);
-        let read = |record: Record, state: &str| record.read(state, Fields::default()).is_some();
-        assert!(read(record(), &state));
+    fn what_is_of_another_request_or_too_much_is_not_carried() {
+        let state = carried().state("held", 0, vec![]);
+        let read = |carried: Carried, state: &str| carried.read(state, Fields::default()).is_some();
+        assert!(read(carried(), &state));
         for (scope, subject) in [("bob", "prompts/get x"), ("ann", "prompts/get y")] {
-            assert!(!read(Record::new(scope, subject), &state));
+            assert!(!read(Carried::new(scope, subject), &state));
         }
         for broken in ["", "held", "held.", "held.!", "held.e30", &state[..state.len() - 5]] {
-            assert!(!read(record(), broken), "{broken}");
+            assert!(!read(carried(), broken), "{broken}");
         }
-        let mut long = record();
+        let mut long = carried();
         long.add("q".to_owned(), to_json(&"x".repeat(STATE_MAX)));
         assert_eq!(long.state("held", 0, vec![]), "held");
     }
