@@ -2,7 +2,7 @@
 //!
 //! | module | question it answers |
 //! |---|---|
-//! | `schema` | how is the file made and opened, and what is in it? (`schema.sql`, documented for whoever queries it) |
+//! | `schema` | how is the file made and opened, and what is in it? (`schema.sql`, `letters.sql`, documented for whoever queries it) |
 //! | `rows` | how does a row become a job, and back? |
 //! | `writer` | how do many writes share one flush to the disk? |
 //! | `log` | what keeps a flush cheap? |
