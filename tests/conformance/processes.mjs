@@ -27,6 +27,18 @@ function binary(variable, name, mend) {
   return found;
 }
 
+/**
+ * How the gateway is to treat the tools that the suite takes for tasks: at once, or as soon as they have asked what they ask first.
+ * What the fixture makes of them itself is another matter.
+ */
+const TOOLS = {
+  failing_job: 'task',
+  protocol_error_job: 'task',
+  confirm_delete: 'task',
+  multi_input: 'task',
+  test_tool_with_task: 'inline-budget=50ms',
+};
+
 /** The fixture over HTTP. */
 export function fixture(tasks, verbose) {
   return listening([fixtureBinary(), '--transport', 'http', '--port', '0', '--tasks', tasks], { verbose });
@@ -38,9 +50,7 @@ export async function gateway({ tasks, url, dir, verbose }) {
     ? { type: 'http', url }
     : { command: fixtureBinary(), args: ['--transport', 'stdio', '--tasks', tasks] };
   const config = join(dir, 'config.json');
-  // The suite takes this one for a tool that there is only as a task.
-  const tools = { failing_job: 'task' };
-  writeFileSync(config, JSON.stringify({ mcpServers: { fixture: { ...upstream, tools } } }));
+  writeFileSync(config, JSON.stringify({ mcpServers: { fixture: { ...upstream, tools: TOOLS } } }));
   const env = { MEANWHILE_STATE_DIR: join(dir, 'state') };
   const command = [meanwhile(), 'serve', '--config', config, '--listen', '127.0.0.1:0'];
   const server = await listening(command, { env, verbose });

@@ -20,7 +20,7 @@ const USAGE = `Usage: tests/conformance/run MODE [OPTIONS]
 Options:
   --tasks none|extension      how the fixture does slow tools [default: extension]
   --upstream stdio|http       how the gateway reaches the fixture [default: stdio]
-  --against none|extension    the --tasks of the bare fixture that is compared with [default: the same]
+  --against none|extension    the --tasks of the bare fixture that is compared with [default: extension]
   --requirements REVISION     2025-11-25 or 2026-07-28; may be given twice [default: both]
   --scenario NAME             only this one; may be given several times
   --login                     with --client: the auth/* scenarios, too
@@ -38,7 +38,7 @@ const { values: options } = parseArgs({
     client: { type: 'boolean' },
     tasks: { type: 'string', default: 'extension' },
     upstream: { type: 'string', default: 'stdio' },
-    against: { type: 'string' },
+    against: { type: 'string', default: 'extension' },
     requirements: { type: 'string', multiple: true, default: REQUIREMENTS },
     scenario: { type: 'string', multiple: true },
     login: { type: 'boolean', default: false },
@@ -70,7 +70,7 @@ async function bare() {
 
 async function wrapped() {
   const name = `wrapped-${options.upstream}-${options.tasks}`;
-  const baseline = await ofFixture(options.against ?? options.tasks);
+  const baseline = await ofFixture(options.against);
   const results = await ofGateway();
   keep(name, results);
   return judge(name, results, differences(baseline, results));
