@@ -15,11 +15,11 @@ pub(crate) struct Remote {
     pub(crate) url: Option<String>,
 
     /// A header for every request to the server, such as Authorization=Bearer…; may be given several times
-    #[arg(long = "header", value_name = "NAME=VALUE", requires = "url", value_parser = header)]
+    #[arg(long = "header", value_name = "NAME=VALUE", requires = "url", conflicts_with = "command", value_parser = header)]
     headers: Vec<Header>,
 
     /// The server at the URL has the old transport, with one stream of events
-    #[arg(long, requires = "url")]
+    #[arg(long, requires = "url", conflicts_with = "command")]
     sse: bool,
 }
 
