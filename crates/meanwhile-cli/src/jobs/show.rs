@@ -91,12 +91,14 @@ pub(super) fn table(jobs: &[Seen], now: Moment, width: Option<usize>) -> String 
         return "No jobs.\n".to_owned();
     }
     let is_narrow = width.is_some_and(|width| width < WIDE);
-    let tool_max = if is_narrow { 16 } else { 32 };
+    // Where nothing is cut, columns are as wide as their longest name.
+    let most = |most| if width.is_some() { most } else { usize::MAX };
+    let tool_max = most(if is_narrow { 16 } else { 32 });
     let widest = |name: fn(&Job) -> &str, least, most| {
         jobs.iter().map(|seen| name(&seen.job).chars().count()).max().unwrap_or(0).clamp(least, most)
     };
     let tool_width = widest(|job| &job.tool, 4, tool_max);
-    let server_width = widest(|job| &job.server, 6, SERVER_MAX);
+    let server_width = widest(|job| &job.server, 6, most(SERVER_MAX));
     let row = |[handle, server, tool, status, age, took, about]: [&str; 7]| {
         let (server, age) = match is_narrow {
             true => (String::new(), String::new()),
@@ -107,11 +109,10 @@ pub(super) fn table(jobs: &[Seen], now: Moment, width: Option<usize>) -> String 
         width.map_or_else(|| row.to_owned(), |width| shortened(row, width)) + "\n"
     };
     let mut text = row(["HANDLE", "SERVER", "TOOL", "STATUS", "AGE", "TOOK", "ABOUT"]);
-    let name = |name: &str, most| if width.is_some() { shortened(name, most) } else { name.to_owned() };
     for seen in jobs {
         let job = &seen.job;
         let handle = job.handle.to_string();
-        let (server, tool) = (name(&job.server, server_width), name(&job.tool, tool_width));
+        let (server, tool) = (shortened(&job.server, server_width), shortened(&job.tool, tool_width));
         let age = seconds(now.wall.since(job.created_at));
         let took = seconds(job.ran_for(now.wall));
         let about = one_line(&about(seen, now));
