@@ -16,7 +16,7 @@ use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Actor, Clock, Handle, Job, Json, Status, Store, SystemClock};
 use serde_json::Value;
 
-use self::show::{event_json, event_line, failure, job_json, job_lines, seen_json, table};
+use self::show::{event_json, event_line, failure, job_lines, seen_json, table};
 use crate::state::State;
 
 const FAILED: u8 = 1;
@@ -234,7 +234,7 @@ impl Desk {
             Controlled::Refused(job, why) => (job, Some(why)),
         };
         if self.json {
-            print_json(&job_json(&job))?;
+            print_json(&seen_json(&self.see(job).await?))?;
         } else if refused.is_none() {
             let message = job.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
             print(&format!("{handle} {}{message}\n", job.status.name()))?;

@@ -32,7 +32,7 @@ pub(super) fn status_name(job: &Job) -> &'static str {
     if job.expired_at.is_some() { "expired" } else { job.status.name() }
 }
 
-pub(super) fn job_json(job: &Job) -> Value {
+fn job_json(job: &Job) -> Value {
     json!({
         "handle": job.handle,
         "status": status_name(job),
