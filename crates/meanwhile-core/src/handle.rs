@@ -10,7 +10,7 @@ const LETTERS: usize = 26;
 /// RFC 4648 base32 in lower case: no letter of it needs escaping in a URL, a header, a file name or a shell.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
-/// A job's public id: `job_` and 26 lower-case base32 letters that carry 130 random bits.
+/// A job's public id: `job_` and 26 lower-case base32 letters and digits that carry 130 random bits.
 ///
 /// Whoever holds one may ask for the job, so it is drawn from the system's random source and never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,7 +48,9 @@ impl fmt::Debug for Handle {
 
 /// The text is not a handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a handle: a handle is `job_` and 26 letters, as the call that started the job returned it")]
+#[error(
+    "not a handle: a handle is `job_` and 26 letters and digits, as the call that started the job returned it"
+)]
 pub struct NotAHandle;
 
 impl FromStr for Handle {
