@@ -50,7 +50,7 @@ pub fn suffix(face: Face, poll: &str) -> Option<String> {
 /// What our instructions add to the upstream's; `outstanding` is how many results wait to be fetched.
 #[must_use]
 pub fn instructions(outstanding: usize) -> String {
-    let mut text = "Slow tools of this server return a handle (job_…) instead of their result and go on in the background. A handle is not \
+    let mut text = "A slow tool of this server may return a handle (job_…) instead of its result and go on in the background. A handle is not \
      the result: go on with other work or talk to the user, then get the result with poll_result. Never guess a result, and do \
      not repeat a call whose handle you hold. After a restart, list_jobs finds your jobs again."
         .to_owned();
@@ -381,7 +381,8 @@ pub fn listed(job: &Job, now: Timestamp) -> (String, Value) {
         "expired".to_owned()
     } else if job.status.is_terminal() {
         let age = now.since(job.finished_at.unwrap_or(now));
-        let fetched = if uncollected { ", result not fetched yet" } else { "" };
+        let fetched =
+            if uncollected && job.status != Status::Cancelled { ", result not fetched yet" } else { "" };
         format!("{} {} ago{fetched}", job.status.name(), seconds(age))
     } else {
         standing(job, None, now)

@@ -328,7 +328,10 @@ fn only_as_a_task(tool: &Tool, caller: &Caller) -> Answer {
     if caller.is_modern() {
         return Answer::Error(needs_tasks());
     }
-    let why = format!("{} can only be called as a task: it is configured so; nothing was started", tool.name);
+    let why = format!(
+        "{} can only be called as a task, and this call is none: its mode is `task` (--mode, --tool); nothing was started",
+        tool.name
+    );
     protocol_error(METHOD_NOT_FOUND, &why)
 }
 
