@@ -91,7 +91,7 @@ fn servers(root: Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) -> an
         servers.extend(read().with_context(|| format!("server `{name}`"))?);
     }
     if servers.is_empty() {
-        bail!("`mcpServers` names no server");
+        bail!("`mcpServers` names no server that is not disabled");
     }
     Ok(servers)
 }

@@ -42,8 +42,8 @@ pub(crate) struct Serve {
     #[arg(long, env = "MEANWHILE_CONFIG", value_name = "FILE")]
     config: PathBuf,
 
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, env = "MEANWHILE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8808")]
+    /// Where to listen, an IP address with a port such as 127.0.0.1:8808 or [::1]:8808; port 0 takes a free one
+    #[arg(long, env = "MEANWHILE_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8808", value_parser = address)]
     listen: SocketAddr,
 
     /// The bearer tokens that let clients in, each with a name of its own: lines of `NAME: TOKEN`, or a JSON object; only you
@@ -133,9 +133,9 @@ impl Serve {
         };
         let guard = Guard::new(self.hosts(), self.allow_origin.clone());
         let server = Server::new(endpoints, guard, access, limits, store);
-        let listener = TcpListener::bind(self.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}; choose another --listen", self.listen))?;
+        let listener = TcpListener::bind(self.listen).await.map_err(|error| {
+            anyhow::anyhow!("cannot listen on {}: {error}; choose another --listen", self.listen)
+        })?;
         let address = listener.local_addr().context("the address that is listened on is not known")?;
         let _ = writeln!(std::io::stderr(), "listening on http://{address}");
         let _ = writeln!(std::io::stderr(), "all servers are at /mcp, each one at /mcp/NAME");
@@ -212,6 +212,11 @@ impl Serve {
         }
         hosts
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no IP address with a port: write for example 127.0.0.1:8808"))
 }
 
 fn tokens(file: &Path) -> anyhow::Result<Tokens> {
