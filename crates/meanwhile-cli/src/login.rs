@@ -24,7 +24,7 @@ Examples:
   meanwhile login example --config mcp.json
   meanwhile login --url https://mcp.example.com/mcp --client-id me --client-secret-file secret --client-credentials
 
-The tokens are kept in the state folder, in a file that only you can read, and go with the requests of `meanwhile wrap --url` and
+The tokens are kept in the state folder, in a file that only you can read, and go with the requests of `meanwhile wrap --url` and \
 `meanwhile serve` to that server.";
 
 /// The server to log in at.
@@ -48,7 +48,7 @@ struct Which {
 
 /// `meanwhile login`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(override_usage = "meanwhile login [OPTIONS] --url URL\n       meanwhile login [OPTIONS] --config FILE NAME", after_help = EXAMPLES)]
 pub(crate) struct Login {
     #[command(flatten)]
     which: Which,
@@ -88,6 +88,9 @@ pub(crate) struct Login {
 
 /// `meanwhile logout`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "meanwhile logout [OPTIONS] --url URL\n       meanwhile logout [OPTIONS] --config FILE NAME"
+)]
 pub(crate) struct Logout {
     #[command(flatten)]
     which: Which,

@@ -31,7 +31,7 @@ const TOLD_MAX: usize = 300;
 pub enum LoginError {
     /// An address to which no secret may go.
     #[error(
-        "the {what} `{url}` is not used: it must begin with https://, or be on this machine as the MCP server is"
+        "the {what} `{url}` is not used: it must begin with https://; http:// will do only where it and the MCP server are on this machine"
     )]
     Address {
         /// What is at the address.
