@@ -381,8 +381,7 @@ pub fn listed(job: &Job, now: Timestamp) -> (String, Value) {
         "expired".to_owned()
     } else if job.status.is_terminal() {
         let age = now.since(job.finished_at.unwrap_or(now));
-        let fetched =
-            if uncollected && job.status != Status::Cancelled { ", result not fetched yet" } else { "" };
+        let fetched = if uncollected { ", not fetched yet" } else { "" };
         format!("{} {} ago{fetched}", job.status.name(), seconds(age))
     } else {
         standing(job, None, now)

@@ -95,6 +95,9 @@ enum Wanted {
     Queued,
     /// Those that are held
     Paused,
+    /// Those that ask something
+    #[value(name = "input_required")]
+    InputRequired,
     Completed,
     Failed,
     Cancelled,
@@ -106,6 +109,7 @@ impl Wanted {
             Wanted::Working => Status::UNFINISHED.to_vec(),
             Wanted::Queued => vec![Status::Queued],
             Wanted::Paused => vec![Status::Paused],
+            Wanted::InputRequired => vec![Status::InputRequired],
             Wanted::Completed => vec![Status::Completed],
             Wanted::Failed => vec![Status::Failed],
             Wanted::Cancelled => vec![Status::Cancelled],

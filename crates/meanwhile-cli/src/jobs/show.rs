@@ -98,13 +98,16 @@ pub(super) fn table(jobs: &[Seen], now: Moment, width: Option<usize>) -> String 
         jobs.iter().map(|seen| name(&seen.job).chars().count()).max().unwrap_or(0).clamp(least, most)
     };
     let tool_width = widest(|job| &job.tool, 4, tool_max);
+    let status_width = jobs.iter().map(|seen| status_name(&seen.job).len()).max().unwrap_or(0).max(9);
     let server_width = widest(|job| &job.server, 6, most(SERVER_MAX));
     let row = |[handle, server, tool, status, age, took, about]: [&str; 7]| {
         let (server, age) = match is_narrow {
             true => (String::new(), String::new()),
             false => (format!("{server:<server_width$}  "), format!("{age:>7}  ")),
         };
-        let row = format!("{handle:30}  {server}{tool:<tool_width$}  {status:<9}  {age}{took:>7}  {about}");
+        let row = format!(
+            "{handle:30}  {server}{tool:<tool_width$}  {status:<status_width$}  {age}{took:>7}  {about}"
+        );
         let row = row.trim_end();
         width.map_or_else(|| row.to_owned(), |width| shortened(row, width)) + "\n"
     };
@@ -128,6 +131,7 @@ fn about(Seen { job, is_error }: &Seen, now: Moment) -> String {
         _ if is_left(job, now) => Some(LEFT.to_owned()),
         Status::Completed => job.answer.as_ref().map(|answer| format!("{error}{} bytes", answer.bytes)),
         Status::Failed => Some(failure(job)),
+        Status::InputRequired => Some(format!("asks {}", job.open.join(", "))),
         _ => job.message.clone().or_else(|| job.progress.as_ref().map(progressed)),
     };
     about.unwrap_or_default()
@@ -163,7 +167,7 @@ pub(super) fn job_lines(
         ended(job)
     };
     line("status", status);
-    line("created", clock(job.created_at));
+    line("called", clock(job.created_at));
     if let Some(at) = job.started_at {
         line("started", format!("{} (attempt {})", clock(at), job.attempt));
     }
@@ -229,8 +233,8 @@ pub(super) fn happened(kind: &EventKind) -> String {
         EventKind::Completed { bytes } => format!("completed, {bytes} bytes"),
         EventKind::Failed { message } => format!("failed: {message}"),
         EventKind::Cancelled { message } => format!("cancelled: {message}"),
-        EventKind::Announced => "result announced to the agent".to_owned(),
-        EventKind::Collected => "result fetched".to_owned(),
+        EventKind::Announced => "its end announced to the agent".to_owned(),
+        EventKind::Collected => "fetched".to_owned(),
         EventKind::Expired => "result expired".to_owned(),
         EventKind::Noted { message } => message.clone(),
     }
