@@ -68,7 +68,7 @@ pub(crate) struct Serve {
     allow_origin: Vec<String>,
 
     /// How long requests are answered and jobs finished after a signal to end, a second one ends it; what is not done by then, and
-    /// is safe to repeat, is left to the next start
+    /// is safe to repeat, is left to the next session with its server
     #[arg(long, env = "MEANWHILE_LINGER", value_name = "TIME", default_value = "5s", value_parser = duration)]
     linger: Duration,
 
