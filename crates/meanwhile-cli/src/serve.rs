@@ -133,9 +133,9 @@ impl Serve {
         };
         let guard = Guard::new(self.hosts(), self.allow_origin.clone());
         let server = Server::new(endpoints, guard, access, limits, store);
-        let listener = TcpListener::bind(self.listen).await.map_err(|error| {
-            anyhow::anyhow!("cannot listen on {}: {error}; choose another --listen", self.listen)
-        })?;
+        let listener = TcpListener::bind(self.listen)
+            .await
+            .map_err(|error| anyhow!("cannot listen on {}: {error}; choose another --listen", self.listen))?;
         let address = listener.local_addr().context("the address that is listened on is not known")?;
         let _ = writeln!(std::io::stderr(), "listening on http://{address}");
         let _ = writeln!(std::io::stderr(), "all servers are at /mcp, each one at /mcp/NAME");
