@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::guard::write;
+use super::modern::{VERSION, ask, meta};
 use super::shutdown::tell;
 use super::web::{Served, Session};
 use crate::client::{FIXTURE, Home, RAW, example, store_of, text, tool_names};
@@ -72,6 +73,25 @@ fn a_server_that_does_not_come_up_is_left_alone_for_a_while_whoever_asks() {
     }
     // Whoever comes now need not wait.
     assert_eq!(text(&served.session(PATH, None, "2025-11-25").call("any", &json!({}))), "any done");
+}
+
+#[test]
+fn a_server_that_goes_instead_of_introducing_itself_is_left_alone_as_well() {
+    let home = Home::new();
+    for share in [false, true] {
+        let before = home.log().matches(r#""initialize""#).count();
+        let server = json!({"command": example(RAW), "args": ["--initialize", "exit"], "share": share});
+        let served = Served::start(&home, &json!({"fixture": server}), &[]);
+        let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}});
+        for _ in 0..10 {
+            let why = served.post(PATH, &[], &hello.to_string()).json()["error"]["message"].to_string();
+            assert!(why.contains("ended (exit status: 1)"), "{why}");
+            let answer = ask(&served, "tools/list", &json!({"_meta": meta(VERSION)}), &[]).json();
+            assert!(answer["error"]["message"].to_string().contains("ended (exit status: 1)"), "{answer}");
+        }
+        let asked = home.log().matches(r#""initialize""#).count() - before;
+        assert!(asked < 10, "{asked} starts");
+    }
 }
 
 #[test]

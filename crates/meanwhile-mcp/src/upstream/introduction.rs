@@ -35,7 +35,7 @@ impl Upstream {
                 self.memory.initialize_with(params);
                 Answer::Result(discovered.to_initialize_result(&self.launch.name))
             }
-            None => self.introduce(&connection, with_elicitation(params)).await?,
+            None => self.introduce_to_legacy(&connection, with_elicitation(params)).await?,
         };
         if let Answer::Result(result) = &answer {
             *known = Some(result.clone());
@@ -43,7 +43,26 @@ impl Upstream {
         Ok(answer)
     }
 
-    /// Asks what seems to be a legacy server.
+    /// Asks what seems to be a legacy server, and if it goes then, once more one that has not been asked before who it is: some
+    /// answer that, and go because of it all the same.
+    async fn introduce_to_legacy(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        params: Json,
+    ) -> Result<Answer, UpstreamError> {
+        let mut answer = self.introduce(connection, params.clone()).await;
+        if answer.is_err() && self.era().is_none() && !self.is_remote() && !self.stopped.is_cancelled() {
+            *self.era() = Some(Era::Legacy);
+            let connection = self.connect().await?;
+            answer = self.introduce(&connection, params).await;
+        }
+        if let Err(error) = &answer {
+            self.went_unintroduced(error);
+        }
+        answer
+    }
+
+    /// Asks it.
     async fn introduce(&self, connection: &Arc<Connection>, params: Json) -> Result<Answer, UpstreamError> {
         let refused =
             match connection.request("initialize", Some(params.clone())).await.reply().await.answer() {

@@ -92,8 +92,8 @@ impl Upstream {
         started
     }
 
-    /// Why the server never came up, if it did not: it could not be started, or it ended before its first answer. That is
-    /// for its user to mend, and it is not tried again.
+    /// Why the server never came up, if it did not: it could not be started, or it ended before its first answer, or instead of
+    /// saying who it is. That is for its user to mend, and it is not tried again.
     #[must_use]
     pub fn never_came_up(&self) -> Option<UpstreamError> {
         let may_come = self.spoke.load(Ordering::Relaxed) || self.launch.is_remote();
@@ -104,6 +104,14 @@ impl Upstream {
             }
         }
         self.failed.get().cloned()
+    }
+
+    /// It has gone instead of saying who it is: so far it has not come up, whatever it has said before. One elsewhere may later.
+    pub(super) fn went_unintroduced(&self, error: &UpstreamError) {
+        *self.era() = self.launch.era();
+        if !self.launch.is_remote() && !self.stopped.is_cancelled() {
+            self.fail(error.clone());
+        }
     }
 
     fn fail(&self, error: UpstreamError) {
