@@ -231,6 +231,29 @@ fn a_request_that_wants_few_log_messages_takes_none_from_others() {
 }
 
 #[test]
+fn of_two_prompts_that_ask_each_is_asked_on_when_it_is_answered() {
+    let client = Client::wrap(&[], &[RAW]);
+    let get = |round: Option<&Value>| {
+        let mut params = json!({"name": "asks_3"});
+        if let Some(asked) = round {
+            let requests = asked["inputRequests"].as_object().expect("questions");
+            let answers = requests.keys().map(|key| (key.clone(), json!({"action": "decline"})));
+            params["inputResponses"] = Value::Object(answers.collect());
+            params["requestState"] = asked["requestState"].clone();
+        }
+        client.modern("prompts/get", params, &json!({"elicitation": {}})).unwrap()
+    };
+    let (first, second) = (get(None), get(None));
+    for mut asked in [first, second] {
+        for _ in 0..3 {
+            assert_eq!(asked["inputRequests"].as_object().map(serde_json::Map::len), Some(1), "{asked}");
+            asked = get(Some(&asked));
+        }
+        assert_eq!(asked["resultType"], "complete", "{asked}");
+    }
+}
+
+#[test]
 fn a_call_that_asks_is_answered_with_the_question_and_comes_again() {
     let client = Client::wrap(&[], &[FIXTURE]);
     let can = json!({"elicitation": {}});

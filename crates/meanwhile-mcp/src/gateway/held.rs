@@ -148,18 +148,22 @@ impl Held {
         reply: &ReplyTo,
     ) -> Option<(Passed, oneshot::Sender<Again>)> {
         let mut entries = lock(&self.0);
-        let is_it = |entry: &&mut Entry| {
+        let is_it = |entry: &Entry| {
             entry.subject == subject
                 && entry.round.as_ref().is_some_and(|(given, _)| given == carried::held(state))
         };
-        let entry = entries.iter_mut().find(is_it)?;
-        let (_, again) = entry.round.take()?;
+        let place = entries.iter().position(is_it)?;
+        // What its server asks next, now that it is answered, is rather about this one than about those that wait.
+        let mut entry = entries.remove(place);
+        let taken = entry.round.take();
         (entry.passed.caller, entry.passed.reply) = (caller.clone(), reply.clone());
-        Some((entry.passed.clone(), again))
+        let passed = entry.passed.clone();
+        entries.push(entry);
+        taken.map(|(_, again)| (passed, again))
     }
 
-    /// Asks whoever waits for the request that a question is about, or, if it does not say, for the latest; `None` if there is
-    /// none, or its client cannot answer.
+    /// Asks whoever waits for the request that a question is about, or, if it does not say, for the one that was sent, or answered,
+    /// last; `None` if there is none, or its client cannot answer.
     pub(super) fn ask(&self, question: &Question) -> Option<oneshot::Receiver<Json>> {
         let entries = lock(&self.0);
         let is_it = |entry: &&Entry| match question.about {
