@@ -354,6 +354,24 @@ fn a_prompt_or_a_resource_that_asks_is_answered_in_rounds() {
 }
 
 #[test]
+fn what_can_be_no_answer_to_its_question_does_not_reach_the_server() {
+    let client = Client::wrap(&[], &[RAW]);
+    let get = |round: Value| {
+        let mut params = json!({"name": "asks_1"});
+        params.as_object_mut().unwrap().extend(round.as_object().unwrap().clone());
+        client.modern("prompts/get", params, &json!({"elicitation": {}})).unwrap()
+    };
+    let mut asked = get(json!({}));
+    for wrong in [json!(null), json!(5), json!({"colour": "red"}), json!({"action": "perhaps"})] {
+        asked = get(json!({"requestState": asked["requestState"], "inputResponses": {"q1": wrong}}));
+        assert!(asked["inputRequests"]["q1"].is_object(), "{asked}");
+    }
+    let right = json!({"q1": {"action": "decline"}});
+    let got = get(json!({"requestState": asked["requestState"], "inputResponses": right}));
+    assert_eq!(got["resultType"], "complete", "{got}");
+}
+
+#[test]
 fn what_was_not_answered_is_asked_again_and_only_of_the_same_request() {
     let client = Client::wrap(&[], &[RAW]);
     let can = json!({"elicitation": {}});

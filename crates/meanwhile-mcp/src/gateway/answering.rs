@@ -117,9 +117,9 @@ fn elicited(question: &Fields, given: Value) -> Result<Json, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn fits(input: &Input, answer: &RawValue) -> Result<(), String> {
+pub(super) fn fits(question: &RawValue, answer: &RawValue) -> Result<(), String> {
     let answer: Value = serde_json::from_str(answer.get()).map_err(|error| error.to_string())?;
-    let question = Fields::parse(input.question.get()).unwrap_or_default();
+    let question = Fields::parse(question.get()).unwrap_or_default();
     if !answer.is_object() {
         return Err("must be an object".to_owned());
     }

@@ -11,6 +11,7 @@ use data_encoding::BASE32_NOPAD;
 use meanwhile_core::Json;
 use tokio::sync::{mpsc, oneshot};
 
+use super::answering::fits;
 use super::caller::Caller;
 use super::carried::{self, Carried};
 use super::passing::Passed;
@@ -268,7 +269,8 @@ impl Request {
 
     fn add(&mut self, asked: Asked) {
         let digest = carried::digest(&asked.question);
-        if let Some(answer) = self.carried.answer(&digest) {
+        let answer = self.carried.answer(&digest);
+        if let Some(answer) = answer.filter(|answer| fits(&asked.question, answer).is_ok()) {
             // It may have been taken back.
             return drop(asked.answer.send(answer));
         }
@@ -331,10 +333,12 @@ impl Request {
         Answer::Result(round.to_json())
     }
 
+    /// What can be no answer to its question, as what is missing, has that asked again.
     fn take(&mut self, mut answers: Fields) {
         let open = std::mem::take(&mut self.open);
         for open in open {
-            match answers.take(&open.key) {
+            let answer = answers.take(&open.key);
+            match answer.filter(|answer| fits(&open.asked.question, answer).is_ok()) {
                 Some(answer) => {
                     self.carried.add(open.digest, answer.clone());
                     drop(open.asked.answer.send(answer));

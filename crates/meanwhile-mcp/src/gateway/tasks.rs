@@ -139,7 +139,7 @@ impl Gateway {
         let responses = Fields::parse(responses.get()).map_err(|_| no_responses())?;
         for input in self.open_inputs(job).await? {
             if let Some(response) = responses.get(&input.key) {
-                fits(&input, response)
+                fits(&input.question, response)
                     .map_err(|why| invalid(&format!("`inputResponses/{}`: {why}", input.key)))?;
             }
         }
