@@ -8,6 +8,7 @@ use super::modern::{VERSION, meta};
 use super::web::{Answer, Served};
 use crate::client::{FIXTURE, Home, RAW, example, text, tool_names};
 use crate::faces::Gate;
+use crate::modern::with_tasks;
 
 const PATH: &str = "/mcp";
 
@@ -148,6 +149,43 @@ fn what_none_of_them_tells_of_is_not_acknowledged() {
     let mut told = std::iter::from_fn(|| listening.message().map(|told| told["method"].clone()))
         .filter(|method| method != "notifications/resources/updated");
     assert_eq!([told.next(), told.next()], [(); 2].map(|()| Some(json!(CHANGES[0]))));
+}
+
+#[test]
+fn jobs_are_reached_whichever_of_them_is_not_there() {
+    let home = Home::new();
+    let gate = Gate::new(&home, "gate");
+    let servers = json!({"a": {"command": "surely-not-there"}, "b": {"command": example(FIXTURE)}});
+    let served = Served::start(&home, &servers, &["--inline-budget", "30ms"]);
+    let ask_at = |path: &str, method: &str, name: &str, fields: Value| {
+        let mut params = json!({"_meta": meta(VERSION)});
+        params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = with_tasks();
+        params.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        let headers = [("MCP-Protocol-Version", VERSION), ("Mcp-Method", method), ("Mcp-Name", name)];
+        let headers = if name.is_empty() { &headers[..2] } else { &headers[..] };
+        let body = json!({"jsonrpc": "2.0", "id": "m", "method": method, "params": params});
+        served.post(path, headers, &body.to_string())
+    };
+    let ask = |method: &str, name: &str, fields: Value| ask_at(PATH, method, name, fields);
+    let mut began = ask("tools/call", "b__gate", json!({"name": "b__gate", "arguments": gate.arguments()}));
+    let task = began.response()["result"]["taskId"].as_str().expect("a task").to_owned();
+    for path in [PATH, "/mcp/a"] {
+        let got = ask_at(path, "tasks/get", &task, json!({"taskId": task})).json();
+        assert_eq!(got["result"]["status"], "working", "{got}");
+    }
+    let poll = json!({"name": "poll_result", "arguments": {"handle": task, "wait_ms": 0}});
+    let polled = ask("tools/call", "poll_result", poll).response();
+    assert_eq!(polled["result"]["structuredContent"]["status"], "working", "{polled}");
+    for malformed in [json!({}), json!({"notifications": 5}), json!({"notifications": {"taskIds": [5]}})] {
+        assert_eq!(ask("subscriptions/listen", "", malformed).json()["error"]["code"], -32602);
+    }
+    let mut listening = ask("subscriptions/listen", "", json!({"notifications": {"taskIds": [task]}}));
+    let acknowledged = listening.message().expect("an acknowledgement");
+    assert_eq!(acknowledged["params"]["notifications"]["taskIds"], json!([task]), "{acknowledged}");
+    gate.open();
+    let told =
+        std::iter::from_fn(|| listening.message()).find(|told| told["params"]["status"] == "completed");
+    assert!(told.is_some());
 }
 
 #[test]

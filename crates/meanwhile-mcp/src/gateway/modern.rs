@@ -1,6 +1,7 @@
 //! Requests of the modern era: each says itself who asks, and nothing is known from one to the next.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use meanwhile_core::Json;
 use serde_json::json;
@@ -9,7 +10,8 @@ use super::Gateway;
 use super::caller::Caller;
 use super::reply::{ReplyTo, protocol_error};
 use super::session::Introduction;
-use crate::message::{Answer, Fields, Id, METHOD_NOT_FOUND, to_json};
+use crate::catalog::Catalog;
+use crate::message::{Answer, Fields, INTERNAL_ERROR, Id, METHOD_NOT_FOUND, to_json};
 use crate::modern::{LEVELS, TASKS, needs_tasks};
 use crate::revision::Revision;
 
@@ -24,6 +26,12 @@ const GONE: [&str; 8] = [
     "tasks/list",
     "notifications/initialized",
 ];
+
+/// How long a request about a task waits for the server to introduce itself, which only adorns its answer.
+const OF_A_TASK: Duration = Duration::from_secs(1);
+
+/// How long others do that are about jobs, but whose meaning may depend on what the server has.
+const OF_JOBS: Duration = Duration::from_secs(10);
 
 /// A request of the modern era.
 pub(super) struct ModernRequest {
@@ -45,11 +53,49 @@ impl Gateway {
         }
         let gateway = self.clone();
         self.requests.spawn(async move {
-            match gateway.introduction(&request.caller).await {
-                Ok(introduction) => gateway.dispatch_modern(&introduction, request, reply).await,
-                Err(answer) => reply.send(request.id, answer).await,
-            }
+            let patience = gateway.patience_for(&request);
+            let said = gateway.introduction_within(patience.unwrap_or(Duration::MAX), &request.caller).await;
+            let introduction = match said {
+                Some(Err(answer)) if patience.is_none() => return reply.send(request.id, answer).await,
+                Some(Ok(introduction)) => introduction,
+                _ => Arc::default(),
+            };
+            gateway.dispatch_modern(&introduction, request, reply).await;
         });
+    }
+
+    /// What the upstream says of itself, if it does so in time. It is asked to the end all the same.
+    async fn introduction_within(
+        self: &Arc<Self>,
+        patience: Duration,
+        caller: &Arc<Caller>,
+    ) -> Option<Result<Arc<Introduction>, Answer>> {
+        let (gateway, caller) = (self.clone(), caller.clone());
+        let said = async move {
+            // Whoever waits for another one's question need not ask as well.
+            if let Some(known) = gateway.introduction.lock().await.clone() {
+                return Ok(known);
+            }
+            let asked = tokio::spawn(async move { gateway.introduction(&caller).await });
+            asked.await.unwrap_or_else(|_| Err(protocol_error(INTERNAL_ERROR, "this gateway is ending")))
+        };
+        tokio::time::timeout(patience, said).await.ok()
+    }
+
+    /// How long a request about jobs waits for the server: they are in the store, whether there is a server or not. `None` for
+    /// all others.
+    fn patience_for(&self, request: &ModernRequest) -> Option<Duration> {
+        let params = request.params.as_ref().and_then(|params| Fields::parse(params.get()).ok());
+        let params = params.unwrap_or_default();
+        match request.method.as_str() {
+            "tasks/get" | "tasks/update" | "tasks/cancel" => Some(OF_A_TASK),
+            "tools/call" => {
+                let name: String = params.read("name")?;
+                self.own_tool(&name, &Catalog::default()).map(|_| OF_JOBS)
+            }
+            "subscriptions/listen" => params.read::<Fields>("notifications")?.get("taskIds").map(|_| OF_JOBS),
+            _ => None,
+        }
     }
 
     async fn dispatch_modern(

@@ -269,6 +269,7 @@ impl Gateway {
 }
 
 /// What the upstream has said of itself, as an `initialize` result.
+#[derive(Default)]
 pub(super) struct Introduction {
     pub(super) fields: Fields,
     /// Its name and version.

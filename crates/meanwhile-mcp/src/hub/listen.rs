@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::member::{News, PATIENCE};
 use super::{HubConversation, Request, names};
 use crate::gateway::{LISTS, ReplyTo, Streamed};
-use crate::message::{Fields, Id, Incoming, Message, parse, to_json};
+use crate::message::{Answer, Fields, INVALID_PARAMS, Id, Incoming, Message, error, parse, to_json};
 use crate::modern::SUBSCRIPTION_ID;
 
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
@@ -19,7 +19,16 @@ impl HubConversation {
     /// Listens to all of them; what they accept is acknowledged once.
     pub(super) async fn listen(&self, request: Request, reply: ReplyTo) {
         let id = reply.known_as(request.id.clone());
-        let wants: Fields = request.params.read("notifications").unwrap_or_default();
+        let Some(wants) = request.params.read::<Fields>("notifications") else {
+            let why = "`notifications`: an object that says what is to be told";
+            return reply.send(request.id, Answer::Error(error(INVALID_PARAMS, why))).await;
+        };
+        // Only one of them is asked for those, so that they cannot refuse it as one.
+        if wants.read::<Option<Vec<String>>>("taskIds").is_none() && wants.get("taskIds").is_some() {
+            let why = "`notifications/taskIds`: must be a list of ids";
+            return reply.send(request.id, Answer::Error(error(INVALID_PARAMS, why))).await;
+        }
+        let of_jobs = self.of_jobs();
         let (sender, said) = mpsc::channel(64);
         let mut readers = JoinSet::new();
         for (number, member) in self.members.iter().enumerate() {
@@ -32,7 +41,7 @@ impl HubConversation {
                 is_modern: true,
             };
             // All see the same jobs; one tells of them.
-            if number > 0 {
+            if number != of_jobs {
                 let mut wants = wants.clone();
                 wants.take("taskIds");
                 request.params.set("notifications", wants.to_json());

@@ -2,7 +2,7 @@
 
 use meanwhile_core::Json;
 
-use super::member::kind;
+use super::member::{Member, kind};
 use super::{HubConversation, Request, lock, names};
 use crate::gateway::ReplyTo;
 use crate::message::{Answer, Fields, to_json};
@@ -71,9 +71,18 @@ impl HubConversation {
         Some((member, name.to_owned()))
     }
 
+    /// A server through whose gateway jobs are reached, which all of them see: one that is not waited for might keep us waiting.
+    pub(super) fn of_jobs(&self) -> usize {
+        self.members.iter().position(|member| !member.is_late()).unwrap_or_default()
+    }
+
     /// A server through whose gateway our tools are reached, and how this one is called there.
     pub(super) fn of_ours(&self, name: &str) -> (usize, String) {
-        let free = self.members.iter().position(|member| !member.conversation.has_tool(name));
+        let free = |is_late: bool| {
+            let fits = |member: &Member| member.is_late() == is_late && !member.conversation.has_tool(name);
+            self.members.iter().position(|member| fits(member))
+        };
+        let free = free(false).or_else(|| free(true));
         // Where each has one of that name itself, ours has another.
         free.map_or_else(|| (0, format!("meanwhile_{name}")), |member| (member, name.to_owned()))
     }

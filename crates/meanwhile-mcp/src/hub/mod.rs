@@ -211,7 +211,7 @@ impl HubConversation {
             "logging/setLevel" if !request.is_modern => self.set_level(&request, reply).await,
             "subscriptions/listen" => self.listen(request, reply).await,
             // All see the same jobs.
-            method if method.starts_with("tasks/") => self.pass(0, request, reply).await,
+            method if method.starts_with("tasks/") => self.pass(self.of_jobs(), request, reply).await,
             _ if self.members.len() == 1 => self.pass(0, request, reply).await,
             method => {
                 let why = format!(
