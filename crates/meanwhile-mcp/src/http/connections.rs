@@ -33,6 +33,11 @@ pub(super) fn most(requests: usize, streams: usize) -> usize {
     wanted.min(files() / 4 * 3).clamp(1, Semaphore::MAX_PERMITS)
 }
 
+/// Of so many connections as many may be streams that stay open, so that others are still answered.
+pub(super) fn most_streams(streams: usize, most: usize) -> usize {
+    streams.min((most / 4 * 3).max(1))
+}
+
 #[cfg(unix)]
 fn files() -> usize {
     use rustix::process::{Resource, getrlimit};
@@ -99,7 +104,7 @@ where
 {
     let phase = Arc::new(watch::Sender::new(Phase::Quiet));
     let (mut seen, mut asked) = (phase.subscribe(), phase.subscribe());
-    let socket = Socket { stream, phase: phase.clone() };
+    let socket = Socket { stream, phase: phase.clone(), is_full: false };
     let service = TowerToHyperService::new(router);
     let answers = service_fn(move |request: Request<Incoming>| {
         phase.send_replace(Phase::Asked);
@@ -170,6 +175,15 @@ async fn crowded_out(seen: &mut watch::Receiver<Phase>, crowd: &Notify) {
 struct Socket<S> {
     stream: S,
     phase: Arc<watch::Sender<Phase>>,
+    /// The client does not take what is written: the answer before is still on its way.
+    is_full: bool,
+}
+
+impl<S: AsyncWrite + Unpin> Socket<S> {
+    fn wrote<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        self.is_full = written.is_pending();
+        written
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
@@ -180,7 +194,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     ) -> Poll<std::io::Result<()>> {
         let before = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
-        if into.filled().len() > before {
+        // Who has not read the answer before is not late with the next request.
+        if into.filled().len() > before && !self.is_full {
             self.phase.send_if_modified(|phase| {
                 let begins = *phase == Phase::Quiet;
                 if begins {
@@ -199,7 +214,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -215,7 +231,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         context: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -319,6 +336,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_read_slowly_is_not_cut_by_the_beginning_of_the_next_request() {
+        const LONG: usize = 100_000;
+        for ends in [false, true] {
+            let (mut client, server) = tokio::io::duplex(4096);
+            let ending = CancellationToken::new();
+            let router = Router::new().route("/", post(async || "x".repeat(LONG)));
+            tokio::spawn(answer(server, router, Arc::default(), ending.clone()));
+            client.write_all(REQUEST).await.unwrap();
+            let mut first = [0; 100];
+            client.read_exact(&mut first).await.unwrap();
+            client.write_all(&REQUEST[..20]).await.unwrap();
+            tokio::time::sleep(2 * HEAD).await;
+            if ends {
+                ending.cancel();
+                tokio::time::sleep(HEAD).await;
+            }
+            assert!(closes(&mut client).await.1.len() > LONG - first.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn at_the_end_only_those_are_waited_for_who_have_asked() {
         let (quiet, half, asked, used) = (connection(), connection(), connection(), connection());
         let sent: [(_, &[u8]); 3] = [(half, &REQUEST[..20]), (asked, REQUEST), (used, REQUEST)];
@@ -376,5 +414,9 @@ mod tests {
         ending.cancel();
         serving.await.unwrap();
         assert!(most(usize::MAX, 1) >= 1 && most(1, 1) <= SPARE + 2);
+        assert_eq!(
+            [(5, 100), (100, 100), (5, 1)].map(|(streams, most)| most_streams(streams, most)),
+            [5, 75, 1]
+        );
     }
 }

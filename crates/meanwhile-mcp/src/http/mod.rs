@@ -123,6 +123,14 @@ impl Server {
         store: Arc<dyn Store>,
     ) -> Server {
         let ending = CancellationToken::new();
+        let most = connections::most(limits.requests, limits.streams);
+        let streams = connections::most_streams(limits.streams, most);
+        if streams < limits.streams {
+            tracing::info!(
+                streams,
+                "so few files may be open that there are no more streams at once than this"
+            );
+        }
         Server(Arc::new(Shared {
             endpoints,
             guard,
@@ -132,7 +140,7 @@ impl Server {
             sessions: Sessions::new(limits.sessions, limits.session_idle),
             store,
             requests: Arc::new(Semaphore::new(limits.requests)),
-            streams: Arc::new(Semaphore::new(limits.streams)),
+            streams: Arc::new(Semaphore::new(streams)),
             next_request: AtomicU64::new(1),
             ending,
         }))
