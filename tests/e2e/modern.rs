@@ -354,6 +354,15 @@ fn a_prompt_or_a_resource_that_asks_is_answered_in_rounds() {
 }
 
 #[test]
+fn what_a_prompt_asks_is_not_put_to_a_job_that_runs_beside_it() {
+    let client = Client::wrap(&["--mode", "handle"], &[RAW]);
+    client.modern("tools/call", call("silent", json!({})), &json!({})).unwrap();
+    client.wait_log(r#""name":"silent""#);
+    let asked = client.modern("prompts/get", json!({"name": "asks_1"}), &json!({"elicitation": {}})).unwrap();
+    assert!(asked["inputRequests"]["q1"].is_object(), "{asked}");
+}
+
+#[test]
 fn what_can_be_no_answer_to_its_question_does_not_reach_the_server() {
     let client = Client::wrap(&[], &[RAW]);
     let get = |round: Value| {

@@ -163,6 +163,14 @@ impl Held {
         taken.map(|(_, again)| (passed, again))
     }
 
+    /// Whether the request that would be asked about if a question does not say is on its way, waits for no answer of its client,
+    /// and was sent after every call.
+    pub(super) fn is_last_sent(&self, from: &Arc<Connection>) -> bool {
+        let entries = lock(&self.0);
+        let last = entries.iter().rfind(|entry| Arc::ptr_eq(&entry.passed.to, from));
+        last.is_some_and(|last| last.round.is_none() && Some(last.passed.id) > from.sent_last())
+    }
+
     /// Asks whoever waits for the request that a question is about, or, if it does not say, for the one that was sent, or answered,
     /// last; `None` if there is none, or its client cannot answer.
     pub(super) fn ask(&self, question: &Question) -> Option<oneshot::Receiver<Json>> {

@@ -146,7 +146,11 @@ impl Drop for TakenBack<'_> {
 impl Gateway {
     /// A server asks. Returns at once: what it takes to answer goes on beside.
     pub(super) async fn asked(&self, question: Question) {
-        let calls = question.from.contexts_of(question.about);
+        let mut calls = question.from.contexts_of(question.about);
+        if question.about.is_none() && !self.speaks_legacy() && self.held.is_last_sent(&question.from) {
+            // A call that goes on is less likely to ask just now than what was sent after it.
+            calls.clear();
+        }
         self.asked_by_one_of(question, calls).await;
     }
 

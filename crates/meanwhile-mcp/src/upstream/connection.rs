@@ -207,7 +207,7 @@ impl Connection {
     }
 
     /// The call that was sent last of those that wait.
-    pub(super) fn sent_last(&self) -> Option<u64> {
+    pub(crate) fn sent_last(&self) -> Option<u64> {
         self.waiters().sent_last()
     }
 
