@@ -153,7 +153,12 @@ fn log_to_stderr(verbose: u8) {
         1 => "meanwhile=info,meanwhile_core=info,meanwhile_mcp=info,meanwhile_sqlite=info,warn",
         _ => "debug",
     };
-    let filter = EnvFilter::try_from_env("MEANWHILE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let wanted = std::env::var("MEANWHILE_LOG").unwrap_or_default();
+    // Alone, the name of something that does not exist would silence everything, errors too.
+    let (filter, wrong) = match EnvFilter::builder().parse(format!("{default},{wanted}")) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(default), Some(error)),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -164,6 +169,9 @@ fn log_to_stderr(verbose: u8) {
         // A client that has gone takes its end of our stderr with it; to complain of that there would be to panic.
         .log_internal_errors(false)
         .init();
+    if let Some(error) = wrong {
+        tracing::warn!("MEANWHILE_LOG=`{wanted}` is ignored: {error}; write for example debug");
+    }
 }
 
 #[cfg(test)]

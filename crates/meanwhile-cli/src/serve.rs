@@ -24,6 +24,10 @@ use crate::login;
 use crate::state::State;
 use crate::wrap::{asked_to_end, survive_size_limits};
 
+/// How many files may be open at once, if the system allows that: enough for all connections that there may be by default.
+#[cfg(unix)]
+const FILES: u64 = 16 * 1024;
+
 const EXAMPLES: &str = "\
 Examples:
   meanwhile serve --config mcp.json
@@ -103,6 +107,7 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self) -> anyhow::Result<u8> {
         survive_size_limits();
+        open_many_files();
         let access = self.access()?;
         let mut servers = config::read(&self.config)?;
         for server in &mut servers {
@@ -272,4 +277,19 @@ pub(crate) fn check_private(file: &Path) -> anyhow::Result<()> {
     #[cfg(not(unix))]
     let _ = file;
     Ok(())
+}
+
+/// Each connection is an open file, and many a system lets a process open only a thousand until it asks for more.
+fn open_many_files() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let allowed = limit.maximum.unwrap_or(FILES).min(FILES);
+        if limit.current.is_some_and(|current| current < allowed)
+            && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(allowed), ..limit })
+        {
+            tracing::debug!(%error, allowed, "no more files than until now can be open");
+        }
+    }
 }

@@ -259,7 +259,7 @@ pub trait Store: Send + Sync + 'static {
     async fn next_queued(&self, peer: &Peer) -> Result<Option<Handle>, StoreError>;
 
     /// Ends the life of results whose time is over, and forgets jobs whose result went [`TOMBSTONE`] ago, with their
-    /// events: at most `limit` of each. Returns the artifacts that no job refers to any more.
+    /// events: at most `limit` of each; and the letters that nobody has taken. Returns the artifacts that no job refers to any more.
     async fn expire(&self, limit: usize) -> Result<Vec<String>, StoreError>;
 
     /// Whether a job refers to this artifact.

@@ -12,6 +12,7 @@ use rusqlite::{Result, params};
 
 use crate::queries::{durations, find, holds, joinable, most};
 use crate::rows::{self, Stored, parsed};
+use crate::sessions;
 use crate::writer::Tx;
 
 /// A result inside a result: the outer is the database's, the inner is the call's own answer.
@@ -96,7 +97,7 @@ pub(crate) fn renew(tx: &mut Tx<'_>, peer: &str, lease: Duration) -> Answer<()> 
     tx.mark_quiet().map(Ok)
 }
 
-/// Ends the life of results whose time is over, forgets old tombstones, and returns the artifacts that no job refers to
+/// Ends the life of results whose time is over, forgets old tombstones and letters, and returns the artifacts that no job refers to
 /// any more.
 pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> Answer<Vec<String>> {
     let mut artifacts = BTreeSet::new();
@@ -107,6 +108,7 @@ pub(crate) fn expire(tx: &mut Tx<'_>, limit: usize) -> Answer<Vec<String>> {
         artifacts.extend(artifact);
     }
     forget(tx, limit)?;
+    sessions::forget_old(tx)?;
     let mut left = Vec::new();
     for artifact in artifacts {
         if !holds(tx.sql, &artifact)? {

@@ -71,19 +71,24 @@ const TOO_MANY_LETTERS: &str = "DELETE FROM letter WHERE id IN \
 
 const LETTERS: &str = "SELECT id, message FROM letter WHERE session = ? AND id > ? ORDER BY id";
 
-/// Leaves a letter, and forgets those that nobody has taken.
+/// Leaves a letter, and forgets old ones.
 pub(crate) fn leave(
     tx: &mut Tx<'_>,
     session: &str,
     message: &Json,
 ) -> Result<std::result::Result<u64, StoreError>> {
+    forget_old(tx)?;
     let now = tx.now.wall;
-    tx.sql.prepare_cached(OLD_LETTERS)?.execute([now.before(LETTER_LIFE).0])?;
     let text = "INSERT INTO letter (session, left_at, message) VALUES (?, ?, ?)";
     let id = tx.sql.prepare_cached(text)?.insert(params![session, now.0, message.get()])?;
     tx.sql.prepare_cached(TOO_MANY_LETTERS)?.execute(params![session, most(LETTERS_MAX)])?;
     tx.mark_session()?;
     Ok(Ok(id.unsigned_abs()))
+}
+
+/// Forgets the letters that nobody has taken in time.
+pub(crate) fn forget_old(tx: &Tx<'_>) -> Result<()> {
+    tx.sql.prepare_cached(OLD_LETTERS)?.execute([tx.now.wall.before(LETTER_LIFE).0]).map(drop)
 }
 
 /// Forgets a letter. Nobody waits for that, so nobody is told.

@@ -28,10 +28,10 @@ fn tools_and_prompts_have_their_servers_name_and_ours_are_there_once() {
     assert_eq!(session.introduction["capabilities"]["resources"]["subscribe"], true);
     let instructions = session.introduction["instructions"].as_str().expect("instructions");
     assert!(
-        instructions.starts_with("one: Fixture instructions.\n\ntwo: Fixture instructions.\n\nSlow tools"),
+        instructions.starts_with("one: Fixture instructions.\n\ntwo: Fixture instructions.\n\nA slow tool"),
         "{instructions}"
     );
-    assert_eq!(instructions.matches("Slow tools").count(), 1);
+    assert_eq!(instructions.matches("A slow tool").count(), 1);
     let list = session.request("tools/list", &json!({}))["result"].clone();
     let names = tool_names(&list);
     for name in ["one__echo", "two__echo", "two__poll_result", "poll_result", "list_jobs", "control_job"] {

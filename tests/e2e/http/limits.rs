@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::shutdown::tell;
 use super::web::Served;
-use crate::client::{Home, text};
+use crate::client::{Client, Home, meanwhile, text};
 use crate::faces::Gate;
 use crate::inbox::PATIENCE;
 
@@ -30,6 +30,22 @@ fn status(stream: &mut TcpStream) -> Option<u16> {
     let mut line = [0; 12];
     stream.read_exact(&mut line).ok()?;
     std::str::from_utf8(&line).ok()?.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn as_many_files_may_be_open_as_the_system_allows_that_are_needed() {
+    let home = Home::new();
+    let config = home.path("mcp.json");
+    std::fs::write(&config, r#"{"mcpServers": {"x": {"command": "x"}}}"#).unwrap();
+    let serve = "ulimit -S -n 256; exec \"$0\" serve --config \"$1\" --listen 127.0.0.1:0";
+    let args = ["sh", "-c", serve, meanwhile(), config.to_str().unwrap()];
+    let process = Client::spawn_in(&home, &args, &[]);
+    process.wait_stderr("listening on http://");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = [3, 4].map(|column| files.split_whitespace().nth(column).unwrap().parse::<u64>());
+    assert_eq!(soft.unwrap(), hard.map_or(16 * 1024, |hard| hard.min(16 * 1024)), "{files}");
 }
 
 #[test]

@@ -338,6 +338,7 @@ impl Store for MemoryStore {
             self.apply(job.handle, Op::Expire).await?;
         }
         self.forget(limit);
+        self.letters().retain(|(left, _)| now.since(*left) < LETTER_LIFE);
         // Each digest once, whoever shared it.
         let gone: BTreeSet<String> = jobs.into_iter().filter_map(|job| job.answer?.artifact).collect();
         Ok(gone.into_iter().filter(|digest| !self.is_held(digest)).collect())

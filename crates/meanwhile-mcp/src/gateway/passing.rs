@@ -161,7 +161,7 @@ impl Gateway {
             let id = Id::read(fields.get("requestId")?)?;
             Some((fields, id))
         }) else {
-            tracing::warn!("a cancellation without a requestId is ignored");
+            tracing::debug!("a cancellation without a requestId is ignored");
             return;
         };
         if let Some(InFlight::Here(call)) = lock(&self.in_flight).get(&id) {

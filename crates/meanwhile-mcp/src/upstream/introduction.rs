@@ -116,7 +116,7 @@ impl Upstream {
             }
             Found::Gone(reason) if self.launch.is_remote() => {
                 connection.stop().await;
-                Err(UpstreamError::Unreachable { server: self.launch.name.clone(), reason })
+                Err(unreachable(&self.launch.name, &reason))
             }
             // It may have gone because of the question. That it is a legacy one is known once it has been initialized.
             Found::Gone(_) => self.introduce_again(self.reach()?).await,
@@ -172,4 +172,11 @@ impl Upstream {
     pub(super) fn era(&self) -> MutexGuard<'_, Option<Era>> {
         self.era.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The reason may say itself which server cannot be reached.
+fn unreachable(server: &str, reason: &str) -> UpstreamError {
+    let reason = reason.strip_prefix(&format!("the MCP server `{server}` ")).unwrap_or(reason);
+    let reason = reason.strip_prefix("cannot be reached: ").unwrap_or(reason).to_owned();
+    UpstreamError::Unreachable { server: server.to_owned(), reason }
 }

@@ -62,7 +62,7 @@ pub enum UpstreamError {
         reason: String,
     },
     /// It is a server elsewhere, and is not there.
-    #[error("cannot reach the MCP server `{server}`: {reason}")]
+    #[error("the MCP server `{server}` cannot be reached: {reason}")]
     Unreachable {
         /// Its name.
         server: String,

@@ -83,6 +83,9 @@ pub async fn a_letter_waits_until_it_is_taken(store: Arc<dyn Store>, clock: Manu
     clock.advance(LETTER_LIFE);
     let last = store.leave_letter("two", &json("5")).await.unwrap();
     assert_eq!(letters(&*store, &["one", "two"], 0).await, [(last, "5".to_owned())]);
+    clock.advance(LETTER_LIFE);
+    store.expire(1).await.unwrap();
+    assert!(letters(&*store, &["one", "two"], 0).await.is_empty());
 }
 
 /// A session has room for so many letters, and none once it has ended.
