@@ -122,6 +122,20 @@ fn a_job_without_a_result_says_why() {
 }
 
 #[test]
+fn a_job_that_asks_shows_what() {
+    let client = impatient(&["--mode", "handle"]);
+    let handle = handle(&client.call("ask_elicitation", json!({})));
+    poll(&client, &handle);
+    let listed = json_of(client.home(), &["list", "--status", "input_required"]);
+    assert_eq!(listed[0]["handle"], json!(handle));
+    let shown = json_of(client.home(), &["show", &handle]);
+    let (key, question) = shown["questions"].as_object().unwrap().iter().next().unwrap();
+    assert_eq!((key.as_str(), &question["params"]["message"]), ("q1", &json!("Which colour?")));
+    let shown = stdout(&run(client.home(), &["show", &handle]));
+    assert!(shown.contains("asks       q1: the tool asks \"Which colour?\""), "{shown}");
+}
+
+#[test]
 fn a_list_says_that_there_is_more() {
     let client = impatient(&["--mode", "handle"]);
     for text in ["one", "two"] {

@@ -10,7 +10,7 @@ use meanwhile_core::store::AHEAD_MAX;
 use meanwhile_core::{Handle, Job, Progress, Status, Timestamp};
 use serde_json::{Value, json};
 
-pub use self::questions::{answered, asks, asks_nothing};
+pub use self::questions::{answered, asked, asks, asks_nothing};
 use crate::preview::Preview;
 use crate::rules::Face;
 

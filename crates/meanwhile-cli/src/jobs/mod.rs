@@ -4,6 +4,7 @@ mod show;
 mod terminal;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -136,6 +137,8 @@ struct Shown {
     #[serde(flatten)]
     job: Value,
     request: Option<Json>,
+    /// What it asks, by the keys of its questions.
+    questions: BTreeMap<String, Json>,
 }
 
 impl Jobs {
@@ -195,11 +198,14 @@ impl Desk {
         let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let request = self.store.request(handle).await?;
         let seen = self.see(job).await?;
+        let mut inputs = self.store.inputs(handle).await?;
+        inputs.retain(|input| seen.job.open.contains(&input.key));
         if self.json {
-            return print_json(&Shown { job: seen_json(&seen), request });
+            let questions = inputs.into_iter().map(|input| (input.key, input.question)).collect();
+            return print_json(&Shown { job: seen_json(&seen), request, questions });
         }
         let ahead = self.store.ahead(handle).await?;
-        print(&job_lines(&seen, ahead, request.as_deref(), SystemClock.moment()))
+        print(&job_lines(&seen, &inputs, ahead, request.as_deref(), SystemClock.moment()))
     }
 
     async fn events(&self, handle: Handle) -> anyhow::Result<u8> {

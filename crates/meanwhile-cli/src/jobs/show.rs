@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use meanwhile_core::event::{Actor, Event, EventKind};
-use meanwhile_core::job::FailureKind;
+use meanwhile_core::job::{FailureKind, Input};
 use meanwhile_core::{Job, Moment, Status, Timestamp};
-use meanwhile_mcp::words::{progressed, seconds, standing};
+use meanwhile_mcp::words::{asked, progressed, seconds, standing};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -147,6 +147,7 @@ fn is_left(job: &Job, now: Moment) -> bool {
 
 pub(super) fn job_lines(
     Seen { job, is_error }: &Seen,
+    open: &[Input],
     ahead: u64,
     request: Option<&RawValue>,
     now: Moment,
@@ -167,6 +168,10 @@ pub(super) fn job_lines(
         ended(job)
     };
     line("status", status);
+    for Input { key, question, .. } in open {
+        let question = serde_json::from_str(question.get()).unwrap_or_default();
+        line("asks", format!("{key}: {}", one_line(&asked(&question))));
+    }
     line("called", clock(job.created_at));
     if let Some(at) = job.started_at {
         line("started", format!("{} (attempt {})", clock(at), job.attempt));

@@ -34,8 +34,9 @@ pub fn asks(job: &Job, open: &[Input], answer: &str) -> Said {
     )
 }
 
-/// A question of a tool, in a few words.
-fn asked(question: &Value) -> String {
+/// A question of a tool, in a few words. The tool's own are quoted.
+#[must_use]
+pub fn asked(question: &Value) -> String {
     let params = &question["params"];
     match question["method"].as_str() {
         Some("elicitation/create") => {
