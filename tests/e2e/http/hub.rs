@@ -227,6 +227,24 @@ fn one_that_hangs_is_waited_for_once_and_taken_in_when_it_comes() {
 }
 
 #[test]
+fn a_server_that_comes_up_late_is_there_in_sessions_that_began_without_it() {
+    let home = Home::new();
+    let later = home.path("later");
+    let servers = json!({"one": {"command": example(FIXTURE)}, "later": {"command": later}});
+    let served = Served::start(&home, &servers, &[]);
+    let session = served.session(PATH, None, "2025-11-25");
+    let is_there =
+        || tool_names(&session.request("tools/list", &json!({}))["result"]).contains(&"later__echo");
+    assert!(!is_there());
+    let mut listening = session.listen();
+    std::os::unix::fs::symlink(example(FIXTURE), &later).expect("a link");
+    // After a failure it is left alone for a while.
+    served.process.poll("the tools of the server", || is_there().then_some(()));
+    assert_eq!(listening.message().expect("news")["method"], CHANGES[0]);
+    assert_eq!(text(&session.call("later__echo", &json!({"text": "here"}))), "here");
+}
+
+#[test]
 fn it_speaks_both_eras_and_is_listened_to_as_one() {
     let served = three(&["--server-idle", "100ms", "-v"]);
     let ask = |method: &str, params: Value, name: &str| modern(&served, method, params, name);

@@ -48,7 +48,7 @@ impl HubConversation {
             }
             let (member, sender) = (member.clone(), sender.clone());
             readers.spawn(async move {
-                member.conversation.receive(request.message(), own).await;
+                member.conversation().receive(request.message(), own).await;
                 while let Some(said) = streamed.recv().await {
                     if sender.send((number, said)).await.is_err() {
                         break;

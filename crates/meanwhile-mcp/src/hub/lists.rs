@@ -79,7 +79,7 @@ impl HubConversation {
     /// A server through whose gateway our tools are reached, and how this one is called there.
     pub(super) fn of_ours(&self, name: &str) -> (usize, String) {
         let free = |is_late: bool| {
-            let fits = |member: &Member| member.is_late() == is_late && !member.conversation.has_tool(name);
+            let fits = |member: &Member| member.is_late() == is_late && !member.conversation().has_tool(name);
             self.members.iter().position(|member| fits(member))
         };
         let free = free(false).or_else(|| free(true));

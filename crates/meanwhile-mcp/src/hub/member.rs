@@ -9,7 +9,6 @@ use std::time::Duration;
 use meanwhile_core::Json;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::lock;
@@ -26,13 +25,32 @@ const PAGES_MAX: usize = 1000;
 /// One of the servers.
 pub(super) struct Member {
     pub(super) name: String,
-    pub(super) conversation: Arc<dyn Conversation>,
+    conversation: Mutex<Arc<dyn Conversation>>,
+    again: Option<Again>,
     /// It did not answer in time, and is not waited for.
     is_late: AtomicBool,
     /// It did not introduce itself in time to the client that came last, whichever that was.
     is_slow_to_begin: Arc<AtomicBool>,
     said: Mutex<HashMap<String, Said>>,
     next: AtomicU64,
+}
+
+/// How a session gets at a server that was not there when it began.
+pub(super) struct Again {
+    begin: Box<dyn Fn() -> Arc<dyn Conversation> + Send + Sync>,
+    /// What the client has said of itself, while the server has not welcomed it.
+    opening: Mutex<Option<Fields>>,
+    is_tried: AtomicBool,
+    /// The session is at its end.
+    is_over: AtomicBool,
+}
+
+impl Again {
+    /// By beginning a conversation anew.
+    pub(super) fn new(begin: impl Fn() -> Arc<dyn Conversation> + Send + Sync + 'static) -> Again {
+        let no = || AtomicBool::new(false);
+        Again { begin: Box::new(begin), opening: Mutex::default(), is_tried: no(), is_over: no() }
+    }
 }
 
 /// What it has said to a method.
@@ -57,6 +75,13 @@ impl News {
 
     pub(super) fn follow(&self) -> watch::Receiver<[u64; LISTS.len()]> {
         self.changed.subscribe()
+    }
+
+    /// Tells of all that a server has, by its introduction.
+    async fn tell_of(&self, introduction: Option<&Json>) {
+        let said = introduction.and_then(|said| Fields::parse(said.get()).ok()).unwrap_or_default();
+        let has: Fields = said.read("capabilities").unwrap_or_default();
+        self.tell(|what| has.get(what).is_some()).await;
     }
 
     async fn tell(&self, is_news: impl Fn(&str) -> bool) {
@@ -84,16 +109,31 @@ impl Member {
     pub(super) fn new(
         name: &str,
         conversation: Arc<dyn Conversation>,
+        again: Option<Again>,
         is_slow_to_begin: &Arc<AtomicBool>,
     ) -> Arc<Member> {
         Arc::new(Member {
             name: name.to_owned(),
-            conversation,
+            conversation: Mutex::new(conversation),
+            again,
             is_late: AtomicBool::new(is_slow_to_begin.load(Ordering::Relaxed)),
             is_slow_to_begin: is_slow_to_begin.clone(),
             said: Mutex::default(),
             next: AtomicU64::new(1),
         })
+    }
+
+    pub(super) fn conversation(&self) -> Arc<dyn Conversation> {
+        lock(&self.conversation).clone()
+    }
+
+    /// The conversation that is the last one, for the session is at its end.
+    pub(super) fn last_conversation(&self) -> Arc<dyn Conversation> {
+        let last = lock(&self.conversation);
+        if let Some(again) = &self.again {
+            again.is_over.store(true, Ordering::Relaxed);
+        }
+        last.clone()
     }
 
     /// How long it is waited for.
@@ -113,6 +153,9 @@ impl Member {
         params: &Fields,
         news: &Arc<News>,
     ) -> Arc<Vec<Json>> {
+        if !is_introduction(method) {
+            self.begin_again(news);
+        }
         if self.is_late() {
             let mut said = lock(&self.said);
             let said = said.entry(method.to_owned()).or_default();
@@ -122,9 +165,11 @@ impl Member {
         }
         let (began, patience) = (Instant::now(), self.patience());
         let (member, asked, params) = (self.clone(), method.to_owned(), params.clone());
+        let begun_with = params.clone();
         let mut asked = tokio::spawn(async move { Arc::new(member.answered(&asked, params).await) });
         if let Ok(came) = tokio::time::timeout(patience, &mut asked).await {
             let came = came.unwrap_or_default();
+            self.welcomed(method, &came, &begun_with);
             self.came(method, &came, began);
             return came;
         }
@@ -134,30 +179,26 @@ impl Member {
         if is_introduction(method) {
             self.is_slow_to_begin.store(true, Ordering::Relaxed);
         }
-        tokio::spawn(self.clone().hear_later(method.to_owned(), asked, began, news.clone()));
+        let (member, news, late) = (self.clone(), news.clone(), method.to_owned());
+        tokio::spawn(async move {
+            let came = asked.await.unwrap_or_default();
+            member.welcomed(&late, &came, &begun_with);
+            member.came_late(&late, &came, began, &news).await;
+        });
         let mut said = lock(&self.said);
         let said = said.entry(method.to_owned()).or_default();
         said.is_asked = true;
         said.last.clone()
     }
 
-    async fn hear_later(
-        self: Arc<Self>,
-        method: String,
-        asked: JoinHandle<Arc<Vec<Json>>>,
-        began: Instant,
-        news: Arc<News>,
-    ) {
-        let came = asked.await.unwrap_or_default();
-        let before = self.came(&method, &came, began);
+    async fn came_late(&self, method: &str, came: &Arc<Vec<Json>>, began: Instant, news: &News) {
+        let before = self.came(method, came, began);
         let is_same = before.iter().map(|item| item.get()).eq(came.iter().map(|item| item.get()));
         if is_same {
             return;
         }
-        if is_introduction(&method) {
-            let said = came.first().and_then(|said| Fields::parse(said.get()).ok()).unwrap_or_default();
-            let has: Fields = said.read("capabilities").unwrap_or_default();
-            news.tell(|what| has.get(what).is_some()).await;
+        if is_introduction(method) {
+            news.tell_of(came.first()).await;
         } else {
             news.tell(|what| method.starts_with(what)).await;
         }
@@ -202,14 +243,65 @@ impl Member {
         items
     }
 
+    /// Takes note of whether it has welcomed the client of a session.
+    fn welcomed(&self, method: &str, came: &[Json], params: &Fields) {
+        if let Some(again) = self.again.as_ref().filter(|_| is_introduction(method)) {
+            *lock(&again.opening) = came.is_empty().then(|| params.clone());
+        }
+    }
+
+    /// Tries, beside, whether it has come up that was not there when the session began; the client is told if it has.
+    fn begin_again(self: &Arc<Self>, news: &Arc<News>) {
+        let Some(again) = &self.again else { return };
+        let Some(opening) = lock(&again.opening).clone() else { return };
+        if again.is_tried.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (member, news, conversation) = (self.clone(), news.clone(), (again.begin)());
+        tokio::spawn(async move {
+            let said = member.ask_at(&conversation, "initialize", &opening).await.ok();
+            if said.is_some() {
+                let (method, params) = ("notifications/initialized".to_owned(), None);
+                let initialized = Message::Notification { method, params, extra: Fields::default() };
+                let (nowhere, _) = ReplyTo::stream(Id::unknown());
+                conversation.receive(initialized, nowhere).await;
+                member.welcomed("initialize", said.as_slice(), &opening);
+            }
+            let left = member.goes_on_with(conversation, said.is_some());
+            news.tell_of(said.as_ref()).await;
+            left.close();
+            left.end().await;
+        });
+    }
+
+    /// From now on this is the conversation, if it has been welcomed and the session goes on. Returns the one that is left.
+    fn goes_on_with(&self, new: Arc<dyn Conversation>, is_welcome: bool) -> Arc<dyn Conversation> {
+        let mut now = lock(&self.conversation);
+        let Some(again) = &self.again else { return new };
+        again.is_tried.store(false, Ordering::Relaxed);
+        if is_welcome && !again.is_over.load(Ordering::Relaxed) {
+            return std::mem::replace(&mut *now, new);
+        }
+        new
+    }
+
     /// Asks it something in our name.
     pub(super) async fn ask(&self, method: &str, params: &Fields) -> Result<Json, Json> {
+        self.ask_at(&self.conversation(), method, params).await
+    }
+
+    async fn ask_at(
+        &self,
+        conversation: &Arc<dyn Conversation>,
+        method: &str,
+        params: &Fields,
+    ) -> Result<Json, Json> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let id = Id::read(&to_json(&format!("meanwhile-{number}"))).expect("a string is an id");
         let params = (!params.is_empty()).then(|| params.to_json());
         let (reply, mut streamed) = ReplyTo::stream(id.clone());
         let message = Message::Request { id, method: method.to_owned(), params, extra: Fields::default() };
-        self.conversation.receive(message, reply).await;
+        conversation.receive(message, reply).await;
         while let Some(said) = streamed.recv().await {
             let Streamed::Answer(line) = said else { continue };
             if let Ok(Incoming::One(Message::Response { answer, .. })) = parse(&line) {
@@ -278,7 +370,7 @@ mod tests {
             let answers = answers.iter().map(|(seconds, tool)| (Duration::from_secs(*seconds), *tool));
             let slow = Arc::new(Slow(Mutex::new(answers.collect())));
             let (down, told) = Outbound::channel();
-            Stage { member: Member::new("s", slow, &Arc::default()), news: News::new(down), told }
+            Stage { member: Member::new("s", slow, None, &Arc::default()), news: News::new(down), told }
         }
 
         /// What a list shows, and after how many seconds.

@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use meanwhile_core::Json;
 use serde_json::{Value, json};
 
-use self::member::{Member, News};
+use self::member::{Again, Member, News};
 use crate::gateway::ReplyTo;
 use crate::http::{Conversation, Endpoint, Principal};
 use crate::message::{Answer, Fields, INVALID_PARAMS, Id, METHOD_NOT_FOUND, Message, error, to_json};
@@ -47,11 +47,12 @@ impl Hub {
         Arc::new(Hub { servers: servers.into_iter().map(behind).collect(), shared: Mutex::default() })
     }
 
-    fn members(&self, member: impl Fn(&Arc<dyn Endpoint>) -> Arc<dyn Conversation>) -> Vec<Arc<Member>> {
-        let members = self.servers.iter();
-        members
-            .map(|behind| Member::new(&behind.name, member(&behind.endpoint), &behind.is_slow_to_begin))
-            .collect()
+    /// The servers as all have them who begin no session.
+    fn members(&self, who: &Principal) -> Vec<Arc<Member>> {
+        let member = |Behind { name, endpoint, is_slow_to_begin }: &Behind| {
+            Member::new(name, endpoint.shared(who), None, is_slow_to_begin)
+        };
+        self.servers.iter().map(member).collect()
     }
 }
 
@@ -62,7 +63,12 @@ impl Endpoint for Hub {
     }
 
     fn converse(&self, who: &Principal, down: Outbound) -> Arc<dyn Conversation> {
-        let members = self.members(|endpoint| endpoint.converse(who, down.clone()));
+        let member = |Behind { name, endpoint, is_slow_to_begin }: &Behind| {
+            let (endpoint, who, down) = (endpoint.clone(), who.clone(), down.clone());
+            let begin = move || endpoint.converse(&who, down.clone());
+            Member::new(name, begin(), Some(Again::new(begin)), is_slow_to_begin)
+        };
+        let members = self.servers.iter().map(member).collect();
         Arc::new(HubConversation::new(members, down))
     }
 
@@ -72,10 +78,10 @@ impl Endpoint for Hub {
         known
             .and_modify(|hub| {
                 // A server that never came up may do so now.
-                let mut members = self.members(|endpoint| endpoint.shared(who));
+                let mut members = self.members(who);
                 let mut is_same = true;
                 for (old, new) in hub.members.iter().zip(&mut members) {
-                    if Arc::ptr_eq(&old.conversation, &new.conversation) {
+                    if Arc::ptr_eq(&old.conversation(), &new.conversation()) {
                         *new = old.clone();
                     } else {
                         is_same = false;
@@ -88,7 +94,7 @@ impl Endpoint for Hub {
             })
             .or_insert_with(|| {
                 let (down, _) = Outbound::channel();
-                Arc::new(HubConversation::new(self.members(|endpoint| endpoint.shared(who)), down))
+                Arc::new(HubConversation::new(self.members(who), down))
             })
             .clone()
     }
@@ -135,18 +141,16 @@ impl Conversation for HubConversation {
                 self.request(Request { id, method, params, extra, is_modern }, reply).await;
             }
             Message::Response { ref id, .. } => {
-                let asked = self.members.iter().find(|member| member.conversation.has_asked(id));
+                let asked = self.members.iter().find(|member| member.conversation().has_asked(id));
                 match asked {
-                    Some(member) => member.conversation.receive(message, reply).await,
+                    Some(member) => member.conversation().receive(message, reply).await,
                     None => tracing::warn!(%id, "an answer of the client to no request; it is ignored"),
                 }
             }
             // Each knows whether it concerns it.
             message @ Message::Notification { .. } => {
-                let told = self
-                    .members
-                    .iter()
-                    .map(|member| member.conversation.receive(message.clone(), reply.clone()));
+                let told = self.conversations();
+                let told = told.iter().map(|member| member.receive(message.clone(), reply.clone()));
                 join_all(told).await;
             }
         }
@@ -154,15 +158,15 @@ impl Conversation for HubConversation {
 
     async fn mirroring_schema(&self, tool: &str) -> Option<Json> {
         let (member, name) = self.owner(tool).await?;
-        self.members[member].conversation.mirroring_schema(&name).await
+        self.members[member].conversation().mirroring_schema(&name).await
     }
 
     fn has_asked(&self, id: &Id) -> bool {
-        self.members.iter().any(|member| member.conversation.has_asked(id))
+        self.members.iter().any(|member| member.conversation().has_asked(id))
     }
 
     fn is_answering(&self, id: &Id) -> bool {
-        self.members.iter().any(|member| member.conversation.is_answering(id))
+        self.members.iter().any(|member| member.conversation().is_answering(id))
     }
 
     fn has_tool(&self, _name: &str) -> bool {
@@ -170,23 +174,28 @@ impl Conversation for HubConversation {
     }
 
     fn touch(&self) {
-        self.members.iter().for_each(|member| member.conversation.touch());
+        self.members.iter().for_each(|member| member.conversation().touch());
     }
 
     fn close(&self) {
         for member in &self.members {
-            member.conversation.close();
+            member.conversation().close();
         }
     }
 
     async fn end(&self) {
-        join_all(self.members.iter().map(|member| member.conversation.end())).await;
+        let last: Vec<_> = self.members.iter().map(|member| member.last_conversation()).collect();
+        join_all(last.iter().map(|member| member.end())).await;
     }
 }
 
 impl HubConversation {
     fn new(members: Vec<Arc<Member>>, down: Outbound) -> HubConversation {
         HubConversation { members, news: News::new(down), uris: Mutex::default() }
+    }
+
+    fn conversations(&self) -> Vec<Arc<dyn Conversation>> {
+        self.members.iter().map(|member| member.conversation()).collect()
     }
 
     /// Asks all servers the same, at once.
@@ -223,7 +232,7 @@ impl HubConversation {
     }
 
     async fn pass(&self, member: usize, request: Request, reply: ReplyTo) {
-        self.members[member].conversation.receive(request.message(), reply).await;
+        self.members[member].conversation().receive(request.message(), reply).await;
     }
 
     async fn initialize(&self, request: Request, reply: ReplyTo) {
