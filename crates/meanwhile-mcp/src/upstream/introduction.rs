@@ -1,6 +1,7 @@
 //! Who the server is and who asks it: of which era it is, what a client has said of itself, and what a later process of it is
 //! told anew.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +85,7 @@ impl Upstream {
             return result.map_or(refused, |result| Ok(Answer::Result(result)));
         }
         self.launch.record.shows_legacy(false);
+        self.seems_legacy.store(false, Ordering::Relaxed);
         *self.era() = self.launch.era();
         if self.launch.is_remote() {
             // Perhaps it was not itself; it is asked again who it is.
@@ -98,9 +100,14 @@ impl Upstream {
         let known = *self.era();
         let found = match known {
             Some(Era::Legacy) => Found::Legacy,
+            None if self.seems_legacy.swap(false, Ordering::Relaxed) => Found::Legacy,
             known => match probe(&connection, &self.stopped).await {
                 // Its verdict is known; if it does not say so again it is asked all the same.
                 Found::Legacy if known.is_some() => Found::Modern(Discovered::default()),
+                Found::Legacy => {
+                    self.seems_legacy.store(!self.is_remote(), Ordering::Relaxed);
+                    Found::Legacy
+                }
                 found => found,
             },
         };

@@ -119,6 +119,9 @@ pub struct Upstream {
     subscribing: tokio::sync::Mutex<()>,
     /// Of which era the server has shown to be.
     era: Mutex<Option<Era>>,
+    /// It did not know the question who it is, and has not been initialized since: it may go because of it, and is then not asked
+    /// again.
+    seems_legacy: AtomicBool,
     stopped: CancellationToken,
     /// Whether it has ever answered anything.
     spoke: Arc<AtomicBool>,
@@ -153,6 +156,7 @@ impl Upstream {
             starting: tokio::sync::Mutex::default(),
             memory: Arc::new(Memory::new()),
             era: Mutex::new(era),
+            seems_legacy: AtomicBool::new(false),
             stopped: CancellationToken::new(),
             spoke: Arc::default(),
             began: OnceLock::new(),
