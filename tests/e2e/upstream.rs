@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::client::{Client, FIXTURE, Home, RAW, text};
+use crate::client::{Client, FIXTURE, Home, RAW, meanwhile, text};
 use crate::faces::{Gate, handle, impatient, poll};
 
 #[test]
@@ -119,6 +119,26 @@ fn the_upstream_ends_with_the_gateway() {
     client.close_stdin();
     assert!(client.wait_exit().success());
     assert!(client.home().log().contains("exit"), "it saw its stdin close");
+}
+
+#[test]
+fn what_is_logged_by_a_filter_of_ones_own_includes_errors_and_a_wrong_one_is_told_of() {
+    for (filter, told) in [("nonsense", "cannot start"), ("bad=x=y", "MEANWHILE_LOG=`bad=x=y` is ignored")] {
+        let env = [("MEANWHILE_LOG", filter)];
+        let client = Client::wrap_in(&Home::new(), &[], &["/nowhere/no-such-server"], &env);
+        client.wait_stderr(told);
+        client.wait_stderr("cannot start");
+    }
+}
+
+#[test]
+fn an_option_for_a_server_elsewhere_is_refused_beside_a_command() {
+    for option in ["--header=A=b", "--sse"] {
+        let args = [meanwhile(), "wrap", option, "--", "true"];
+        let client = Client::spawn(&args);
+        client.wait_stderr("cannot be used with");
+        assert_eq!(client.wait_exit().code(), Some(2), "{option}");
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) struct Again {
     begin: Box<dyn Fn() -> Arc<dyn Conversation> + Send + Sync>,
     /// What the client has said of itself, while the server has not welcomed it.
     opening: Mutex<Option<Fields>>,
-    is_tried: AtomicBool,
+    is_being_tried: AtomicBool,
     /// The session is at its end.
     is_over: AtomicBool,
 }
@@ -49,7 +49,7 @@ impl Again {
     /// By beginning a conversation anew.
     pub(super) fn new(begin: impl Fn() -> Arc<dyn Conversation> + Send + Sync + 'static) -> Again {
         let no = || AtomicBool::new(false);
-        Again { begin: Box::new(begin), opening: Mutex::default(), is_tried: no(), is_over: no() }
+        Again { begin: Box::new(begin), opening: Mutex::default(), is_being_tried: no(), is_over: no() }
     }
 }
 
@@ -254,7 +254,7 @@ impl Member {
     fn begin_again(self: &Arc<Self>, news: &Arc<News>) {
         let Some(again) = &self.again else { return };
         let Some(opening) = lock(&again.opening).clone() else { return };
-        if again.is_tried.swap(true, Ordering::Relaxed) {
+        if again.is_being_tried.swap(true, Ordering::Relaxed) {
             return;
         }
         let (member, news, conversation) = (self.clone(), news.clone(), (again.begin)());
@@ -278,7 +278,7 @@ impl Member {
     fn goes_on_with(&self, new: Arc<dyn Conversation>, is_welcome: bool) -> Arc<dyn Conversation> {
         let mut now = lock(&self.conversation);
         let Some(again) = &self.again else { return new };
-        again.is_tried.store(false, Ordering::Relaxed);
+        again.is_being_tried.store(false, Ordering::Relaxed);
         if is_welcome && !again.is_over.load(Ordering::Relaxed) {
             return std::mem::replace(&mut *now, new);
         }
