@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, FIXTURE, Home, RAW, meanwhile, store_of, text, wait_gone};
+use crate::client::{Client, FIXTURE, Home, RAW, example, meanwhile, store_of, text, wait_gone};
 use crate::faces::{Gate, handle, impatient, poll};
 
 /// A job that runs, and the gate that ends it.
@@ -197,6 +197,27 @@ fn what_is_left_is_taken_up_by_one_of_those_who_could() {
         gate.open();
         assert_eq!(text(&poll(session, own)), "opened");
     }
+    assert_eq!(home.log().matches("start read_only_sleep").count(), 2, "{}", home.log());
+}
+
+#[test]
+fn what_is_left_while_a_server_is_ended_is_left_to_a_session_that_lasts() {
+    let home = Home::new();
+    let session = |server: &[&str]| {
+        let args = ["--inline-budget", "30ms", "--name", "one"];
+        let client = Client::wrap_in(&home, &args, server, &[("MEANWHILE_LEASE", "300ms")]);
+        client.initialize();
+        client
+    };
+    let (ending, first) = (session(&["sh", "-c", "$0; sleep 1", &example(FIXTURE)]), session(&[FIXTURE]));
+    let left = handle(&first.call("read_only_sleep", json!({"ms": 300})));
+    assert_eq!(text(&ending.call("echo", json!({"text": "x"}))), "x");
+    ending.close_stdin();
+    ending.wait_log_count("exit", 1);
+    signal("-KILL", keeper_of(&home, &left));
+    first.wait_exit();
+    ending.wait_exit();
+    assert_eq!(text(&poll(&session(&[FIXTURE]), &left)), "slept 300 ms");
     assert_eq!(home.log().matches("start read_only_sleep").count(), 2, "{}", home.log());
 }
 

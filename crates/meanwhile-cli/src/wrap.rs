@@ -98,7 +98,9 @@ impl Wrap {
     /// The client is gone: its jobs are finished, for as long as that may take.
     async fn linger(&self, gateway: &Gateway, leash: Option<Leash>, code: u8) -> Ended {
         if let Some(leash) = leash {
-            // With nothing to finish the server ends first, so that a client that starts it again at once finds it gone.
+            // With nothing to finish the server ends first, so that a client that starts it again at once finds it gone. What is
+            // taken up while it ends would find no server.
+            gateway.retire().await;
             if gateway.is_idle() {
                 gateway.stop_upstream().await;
             }

@@ -288,10 +288,15 @@ impl Engine {
         Ok(Called::Started(job))
     }
 
-    /// Waits until every job of this process has ended, and nothing waits in its queue; what others left is not taken up any
-    /// more. A job that is held is not waited for; while the store fails, nothing can end.
-    pub async fn drain(&self) {
+    /// Takes up nothing more of what others left; what was just being taken up runs when this returns.
+    pub async fn retire(&self) {
         *self.takes_up.lock().await = false;
+    }
+
+    /// [Retires](Self::retire), and waits until every job of this process has ended, and nothing waits in its queue. A job that
+    /// is held is not waited for; while the store fails, nothing can end.
+    pub async fn drain(&self) {
+        self.retire().await;
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -301,7 +306,7 @@ impl Engine {
     /// when a store that fails has been given its time.
     pub async fn interrupt(&self) {
         self.interrupt.cancel();
-        *self.takes_up.lock().await = false;
+        self.retire().await;
         self.tasks.close();
         self.tasks.wait().await;
         self.leave_waiting().await;

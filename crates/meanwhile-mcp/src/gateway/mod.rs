@@ -268,6 +268,11 @@ impl Gateway {
         self.engine.is_idle()
     }
 
+    /// Takes up nothing more of what other processes left.
+    pub async fn retire(&self) {
+        self.engine.retire().await;
+    }
+
     /// Waits until every job of this process has ended.
     pub async fn drain(&self) {
         self.engine.drain().await;
