@@ -1,7 +1,6 @@
 //! Who the server is and who asks it: of which era it is, what a client has said of itself, and what a later process of it is
 //! told anew.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use meanwhile_core::Json;
 use super::connection::{Connection, Reply};
 use super::memory::with_elicitation;
 use super::modern::Discovered;
-use super::probe::{Found, probe};
+use super::probe::{Found, Verdict, probe};
 use super::{Upstream, UpstreamError, listen};
 use crate::message::Answer;
 use crate::revision::Era;
@@ -52,8 +51,8 @@ impl Upstream {
         params: Json,
     ) -> Result<Answer, UpstreamError> {
         let mut answer = self.introduce(connection, params.clone()).await;
-        if answer.is_err() && self.era().is_none() && !self.is_remote() && !self.stopped.is_cancelled() {
-            *self.era() = Some(Era::Legacy);
+        if answer.is_err() && !self.is_known() && !self.is_remote() && !self.stopped.is_cancelled() {
+            *self.verdict() = Verdict::Known(Era::Legacy);
             let connection = self.connect().await?;
             answer = self.introduce(&connection, params).await;
         }
@@ -68,7 +67,7 @@ impl Upstream {
         let refused =
             match connection.request("initialize", Some(params.clone())).await.reply().await.answer() {
                 Ok(Answer::Result(result)) => {
-                    *self.era() = Some(Era::Legacy);
+                    *self.verdict() = Verdict::Known(Era::Legacy);
                     self.launch.record.shows_legacy(true);
                     self.launch.record.came_up();
                     connection.late.forget();
@@ -85,8 +84,7 @@ impl Upstream {
             return result.map_or(refused, |result| Ok(Answer::Result(result)));
         }
         self.launch.record.shows_legacy(false);
-        self.seems_legacy.store(false, Ordering::Relaxed);
-        *self.era() = self.launch.era();
+        *self.verdict() = self.launch.verdict();
         if self.launch.is_remote() {
             // Perhaps it was not itself; it is asked again who it is.
             connection.stop().await;
@@ -97,15 +95,22 @@ impl Upstream {
     /// Reaches the server, and finds out of which era it is.
     pub(super) async fn start(&self) -> Result<Arc<Connection>, UpstreamError> {
         let connection = self.reach()?;
-        let known = *self.era();
-        let found = match known {
-            Some(Era::Legacy) => Found::Legacy,
-            None if self.seems_legacy.swap(false, Ordering::Relaxed) => Found::Legacy,
-            known => match probe(&connection, &self.stopped).await {
-                // Its verdict is known; if it does not say so again it is asked all the same.
-                Found::Legacy if known.is_some() => Found::Modern(Discovered::default()),
+        let verdict = *self.verdict();
+        let found = match verdict {
+            Verdict::Known(Era::Legacy) => Found::Legacy,
+            Verdict::SeemsLegacy => {
+                *self.verdict() = Verdict::Open;
+                Found::Legacy
+            }
+            Verdict::Open | Verdict::Known(Era::Modern) => match probe(&connection, &self.stopped).await {
+                // If it does not say so again it is asked all the same.
+                Found::Legacy if verdict == Verdict::Known(Era::Modern) => {
+                    Found::Modern(Discovered::default())
+                }
                 Found::Legacy => {
-                    self.seems_legacy.store(!self.is_remote(), Ordering::Relaxed);
+                    if !self.is_remote() {
+                        *self.verdict() = Verdict::SeemsLegacy;
+                    }
                     Found::Legacy
                 }
                 found => found,
@@ -131,7 +136,7 @@ impl Upstream {
     }
 
     fn found_modern(&self, connection: &Arc<Connection>, discovered: Discovered) {
-        *self.era() = Some(Era::Modern);
+        *self.verdict() = Verdict::Known(Era::Modern);
         self.launch.record.came_up();
         connection.be_modern(discovered);
         tokio::spawn(listen::hold(connection.clone()));
@@ -176,8 +181,12 @@ impl Upstream {
         Err(UpstreamError::Initialize { command: self.launch.name.clone(), reason })
     }
 
-    pub(super) fn era(&self) -> MutexGuard<'_, Option<Era>> {
-        self.era.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_known(&self) -> bool {
+        matches!(*self.verdict(), Verdict::Known(_))
+    }
+
+    pub(super) fn verdict(&self) -> MutexGuard<'_, Verdict> {
+        self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::http::Login;
+use super::probe::Verdict;
 use super::record::Record;
 use crate::revision::Era;
 
@@ -74,10 +75,15 @@ impl Launch {
         matches!(self.target, Target::Remote { .. })
     }
 
-    /// The era, if it is known beforehand. The old transport was gone before the modern era began.
-    pub(super) fn era(&self) -> Option<Era> {
+    /// What is known beforehand. The old transport was gone before the modern era began.
+    pub(super) fn verdict(&self) -> Verdict {
         let is_old = matches!(self.target, Target::Remote { legacy_sse: true, .. });
-        if is_old || (self.record.is_legacy() && self.era.is_none()) { Some(Era::Legacy) } else { self.era }
+        match self.era {
+            _ if is_old => Verdict::Known(Era::Legacy),
+            Some(era) => Verdict::Known(era),
+            None if self.record.is_legacy() => Verdict::Known(Era::Legacy),
+            None => Verdict::Open,
+        }
     }
 
     /// What a person calls the place: the program, or the URL.

@@ -108,7 +108,7 @@ impl Upstream {
 
     /// It has gone instead of saying who it is: so far it has not come up, whatever it has said before. One elsewhere may later.
     pub(super) fn went_unintroduced(&self, error: &UpstreamError) {
-        *self.era() = self.launch.era();
+        *self.verdict() = self.launch.verdict();
         if !self.launch.is_remote() && !self.stopped.is_cancelled() {
             self.fail(error.clone());
         }

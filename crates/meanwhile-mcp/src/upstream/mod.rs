@@ -36,6 +36,7 @@ pub(crate) use self::tasks::Task;
 use self::lifecycle::Life;
 use self::memory::Memory;
 use self::parties::Parties;
+use self::probe::Verdict;
 use crate::message::{Fields, Message};
 use crate::revision::Era;
 
@@ -117,11 +118,7 @@ pub struct Upstream {
     introduced: tokio::sync::Mutex<Option<Json>>,
     /// Subscriptions, and levels of log messages, reach the server in the order in which they are remembered.
     subscribing: tokio::sync::Mutex<()>,
-    /// Of which era the server has shown to be.
-    era: Mutex<Option<Era>>,
-    /// It did not know the question who it is, and has not been initialized since: it may go because of it, and is then not asked
-    /// again.
-    seems_legacy: AtomicBool,
+    verdict: Mutex<Verdict>,
     stopped: CancellationToken,
     /// Whether it has ever answered anything.
     spoke: Arc<AtomicBool>,
@@ -145,7 +142,7 @@ impl Upstream {
     }
 
     fn used_by(parties: Parties, launch: Launch, max_message: usize) -> Arc<Upstream> {
-        let era = launch.era();
+        let verdict = launch.verdict();
         Arc::new(Upstream {
             launch,
             max_message,
@@ -155,8 +152,7 @@ impl Upstream {
             current: Mutex::default(),
             starting: tokio::sync::Mutex::default(),
             memory: Arc::new(Memory::new()),
-            era: Mutex::new(era),
-            seems_legacy: AtomicBool::new(false),
+            verdict: Mutex::new(verdict),
             stopped: CancellationToken::new(),
             spoke: Arc::default(),
             began: OnceLock::new(),
@@ -203,7 +199,7 @@ impl Upstream {
 
     /// Whether it is known to be a modern server.
     pub(crate) fn is_modern(&self) -> bool {
-        *self.era() == Some(Era::Modern)
+        *self.verdict() == Verdict::Known(Era::Modern)
     }
 
     /// Remembers what a client has told the server and a later process must know too. Returns whether the server is to be told.

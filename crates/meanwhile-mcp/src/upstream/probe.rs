@@ -11,11 +11,24 @@ use super::connection::{Connection, Reply, Waiting};
 use super::http::DISCOVER;
 use super::memory::Asker;
 use super::modern::{self, Answering, Discovered};
+use crate::revision::Era;
 
 /// How long a server may take to say it.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long its late word may be on its way when it has refused what only a legacy one takes.
 const LATE: Duration = Duration::from_secs(1);
+
+/// What is known of a server's era.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is to be asked.
+    Open,
+    /// It did not know the question who it is, and has not been initialized since: it may go because of it, and the process after
+    /// it is not asked.
+    SeemsLegacy,
+    /// It has shown it, or its user has said so.
+    Known(Era),
+}
 
 /// What the probe has found.
 pub(super) enum Found {
