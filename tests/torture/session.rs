@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -39,7 +39,9 @@ pub(crate) enum Leave {
 pub(crate) struct Session {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: Lines<BufReader<ChildStdout>>,
+    stdout: BufReader<ChildStdout>,
+    /// What has come of a line that is not whole yet.
+    line: Vec<u8>,
     stderr: Arc<Mutex<Vec<String>>>,
     listening: JoinHandle<()>,
     /// Answers that came while another was waited for.
@@ -58,7 +60,8 @@ impl Session {
             tokio::spawn(keep_lines(child.stderr.take().expect("stderr is piped"), stderr.clone()));
         Session {
             stdin: child.stdin.take(),
-            stdout: BufReader::new(stdout).lines(),
+            stdout: BufReader::new(stdout),
+            line: Vec::new(),
             child,
             stderr,
             listening,
@@ -114,13 +117,20 @@ impl Session {
                 if let Some(answer) = self.early.remove(&id) {
                     return sorted(answer);
                 }
-                match self.stdout.next_line().await {
-                    Ok(Some(line)) => self.take(&line),
-                    _ => return Heard::Ended,
+                match self.next_line().await {
+                    Some(line) => self.take(&line),
+                    None => return Heard::Ended,
                 }
             }
         };
         timeout(PATIENCE, wanted).await.unwrap_or(Heard::Silence)
+    }
+
+    /// A whole line. Whoever is killed while it writes leaves a piece of one, which nobody takes for a message.
+    async fn next_line(&mut self) -> Option<String> {
+        self.stdout.read_until(b'\n', &mut self.line).await.ok()?;
+        let line = std::mem::take(&mut self.line);
+        line.ends_with(b"\n").then(|| String::from_utf8_lossy(&line).into_owned())
     }
 
     fn take(&mut self, line: &str) {
@@ -147,7 +157,7 @@ impl Session {
         drop(self.stdin.take());
         match how {
             Leave::Politely => {
-                let rest = async { while let Ok(Some(_)) = self.stdout.next_line().await {} };
+                let rest = async { while self.next_line().await.is_some() {} };
                 let _ = timeout(PATIENCE, rest).await;
             }
             Leave::Vanish => self.listening.abort(),
