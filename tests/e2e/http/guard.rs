@@ -11,8 +11,8 @@ use crate::client::{Client, Home, meanwhile, text};
 use crate::faces::Gate;
 
 const TOKENS: &str = "ann: ann-0123456789abcdef\nbob: bob-0123456789abcdef\n";
-const ANN: &str = "ann-0123456789abcdef";
-const BOB: &str = "bob-0123456789abcdef";
+pub(super) const ANN: &str = "ann-0123456789abcdef";
+pub(super) const BOB: &str = "bob-0123456789abcdef";
 
 pub(super) fn write(file: &Path, text: &str, mode: u32) -> String {
     std::fs::write(file, text).expect("the file is written");
@@ -20,7 +20,7 @@ pub(super) fn write(file: &Path, text: &str, mode: u32) -> String {
     file.to_str().expect("the path is UTF-8").to_owned()
 }
 
-fn token_file(home: &Home, mode: u32) -> String {
+pub(super) fn token_file(home: &Home, mode: u32) -> String {
     write(&home.path("tokens"), TOKENS, mode)
 }
 

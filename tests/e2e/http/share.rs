@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::guard::{ANN, BOB, token_file};
 use super::modern::{ask, call};
 use super::web::{Served, Session};
 use crate::client::{FIXTURE, Home, example, text};
@@ -78,6 +79,25 @@ fn a_question_goes_to_whose_call_it_is_about() {
         session.respond(question, &json!({"action": "accept", "content": {"colour": colour}}));
         assert!(text(&call.response()["result"]).contains(colour));
     }
+}
+
+#[test]
+fn a_question_that_may_be_about_the_call_of_another_user_is_put_to_nobody() {
+    let home = Home::new();
+    let file = token_file(&home, 0o600);
+    let servers = json!({"fixture": {"command": example(FIXTURE), "share": true, "mode": "inline"}});
+    let served = Served::start(&home, &servers, &["--token-file", &file]);
+    let [ann, bob] = [ANN, BOB].map(|token| served.session(PATH, Some(token), "2025-11-25"));
+    let asking = json!({"name": "ask_elicitation", "arguments": {}});
+    let gate = Gate::new(&home, "gate");
+    let mut slow = bob.ask("b", "tools/call", &json!({"name": "gate", "arguments": gate.arguments()}));
+    served.process.wait_log("start gate");
+    let declined = ann.ask("a", "tools/call", &asking).message().expect("an answer");
+    assert!(text(&declined["result"]).contains("decline"), "{declined}");
+    gate.open();
+    assert_eq!(text(&slow.response()["result"]), "opened");
+    let question = ann.ask("a", "tools/call", &asking).message().expect("a question");
+    assert_eq!(question["method"], "elicitation/create", "nobody else has a call: {question}");
 }
 
 #[test]

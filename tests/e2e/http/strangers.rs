@@ -152,7 +152,7 @@ fn a_prompt_that_asks_goes_on_only_for_whom_it_was_asked() {
     let home = Home::new();
     let tokens: String = NAMES.iter().map(|name| format!("{name}: {name}-0123456789abcdef\n")).collect();
     let file = write(&home.path("tokens"), &tokens, 0o600);
-    let servers = json!({"fixture": {"command": example(RAW), "share": true}});
+    let servers = json!({"fixture": {"command": example(RAW)}});
     let served = Served::start(&home, &servers, &["--token-file", &file]);
     let get = |name: &str, round: &Value| {
         let mut params = json!({"name": "asks_1", "_meta": meta(VERSION)});

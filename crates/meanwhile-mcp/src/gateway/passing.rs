@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::caller::Caller;
 use super::held::{self, Comes, Request, Turn};
-use super::questions::Question;
+use super::questions::{Question, declined};
 use super::reply::{ReplyTo, gone};
 use super::{Gateway, InFlight, lock};
 use crate::message::{Answer, Fields, Id, Message, to_json};
@@ -305,6 +305,14 @@ impl Inbox for Gateway {
             }
             response @ Message::Response { .. } => drop(self.down.send(response.to_line()).await),
         }
+    }
+
+    fn scope(&self) -> &str {
+        &self.settings.scope
+    }
+
+    async fn decline(&self, from: &Arc<Connection>, id: Id, method: &str) {
+        from.answer(id, declined(method), Fields::default()).await;
     }
 
     fn has_question(&self, from: &Arc<Connection>, params: Option<&Json>) -> bool {

@@ -383,7 +383,7 @@ async fn put_if_it_lasts(asked: Json, call: &RunContext, settled: &Signal, metho
 }
 
 /// What a server is told whose question nobody answers.
-fn declined(method: &str) -> Answer {
+pub(super) fn declined(method: &str) -> Answer {
     match method {
         "elicitation/create" => Answer::Result(to_json(&json!({"action": "decline"}))),
         "sampling/createMessage" => protocol_error(REFUSED, "nobody answered"),

@@ -206,6 +206,11 @@ impl Connection {
         self.waiters().open(id)?.party
     }
 
+    /// For whom requests wait.
+    pub(super) fn parties_waiting(&self) -> Vec<Party> {
+        self.waiters().parties()
+    }
+
     /// The call that was sent last of those that wait.
     pub(crate) fn sent_last(&self) -> Option<u64> {
         self.waiters().sent_last()

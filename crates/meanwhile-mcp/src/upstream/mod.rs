@@ -37,7 +37,7 @@ use self::lifecycle::Life;
 use self::memory::Memory;
 use self::parties::Parties;
 use self::probe::Verdict;
-use crate::message::{Fields, Message};
+use crate::message::{Fields, Id, Message};
 use crate::revision::Era;
 
 /// Why there is no server to speak to.
@@ -98,6 +98,12 @@ pub trait Inbox: Send + Sync + 'static {
     /// A request or a notification, in the order in which it came; `about` is our request that it belongs to, where the
     /// transport tells. A request is answered by [`Connection::answer`].
     async fn receive(&self, from: &Arc<Connection>, about: Option<u64>, message: Message);
+
+    /// Whose it is. Those of one scope are one user.
+    fn scope(&self) -> &str;
+
+    /// A question of which it cannot be told whose call it is about: nobody is asked it.
+    async fn decline(&self, from: &Arc<Connection>, id: Id, method: &str);
 
     /// Whether the question that these parameters of a `notifications/cancelled` name was put to it.
     fn has_question(&self, from: &Arc<Connection>, params: Option<&Json>) -> bool;

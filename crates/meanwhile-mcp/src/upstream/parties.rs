@@ -70,12 +70,22 @@ impl Parties {
                     None => tell_all(several, from, about, &message).await,
                 }
             }
-            (several, _) => {
-                // Of the call that it is about, or of the one that was sent last; else it is for whoever was there first.
-                let about = about.filter(|id| from.party_of(*id).is_some()).or_else(|| from.sent_last());
+            (several, Message::Request { id, method, .. }) => {
+                let about = about.filter(|id| from.party_of(*id).is_some());
+                if about.is_none() && !are_of_one_user(several, &from.parties_waiting()) {
+                    tracing::warn!(
+                        server = from.server(),
+                        method,
+                        "a shared server asks, and does not say whose call it is about; nobody is asked"
+                    );
+                    return several[0].1.decline(from, id.clone(), method).await;
+                }
+                // Of the call that was sent last, if it does not say; else it is for whoever was there first.
+                let about = about.or_else(|| from.sent_last());
                 let whose = about.and_then(|id| find(several, from.party_of(id)?));
                 whose.unwrap_or(&several[0].1).receive(from, about, message).await;
             }
+            (several, _) => several[0].1.receive(from, about, message).await,
         }
     }
 
@@ -98,6 +108,16 @@ impl Parties {
 
 fn find(several: &[(Party, Arc<dyn Inbox>)], party: Party) -> Option<&Arc<dyn Inbox>> {
     several.iter().find(|(present, _)| *present == party).map(|(_, inbox)| inbox)
+}
+
+/// Whether those who wait for something, or if nobody does all who are there, are one user.
+fn are_of_one_user(several: &[(Party, Arc<dyn Inbox>)], waiting: &[Party]) -> bool {
+    let mut scopes = match waiting {
+        [] => several.iter().map(|(_, inbox)| Some(inbox.scope())).collect::<Vec<_>>(),
+        waiting => waiting.iter().map(|party| Some(find(several, *party)?.scope())).collect(),
+    };
+    scopes.dedup();
+    matches!(scopes[..], [Some(_)])
 }
 
 async fn tell_all(
@@ -130,6 +150,7 @@ mod tests {
     struct Ear {
         heard: Mutex<Vec<String>>,
         asked: Option<Json>,
+        scope: &'static str,
     }
 
     #[async_trait::async_trait]
@@ -142,6 +163,14 @@ mod tests {
             let named = params.and_then(|params| Fields::parse(params.get()).ok()?.take("requestId"));
             self.asked.is_some()
                 && named.map(|id| id.get().to_owned()) == self.asked.as_ref().map(|id| id.get().to_owned())
+        }
+
+        fn scope(&self) -> &str {
+            self.scope
+        }
+
+        async fn decline(&self, _: &Arc<Connection>, id: Id, method: &str) {
+            self.heard.lock().unwrap().push(format!("declined {id} {method}"));
         }
 
         fn late_answer(&self, _: Handle) {}
@@ -160,10 +189,16 @@ mod tests {
         parties: [Party; 2],
     }
 
-    /// Two who share a server; the second was asked the question 7.
+    /// Two of one user, who share a server; the second was asked the question 7.
     fn stage() -> Stage {
+        stage_of(["me", "me"])
+    }
+
+    fn stage_of(scopes: [&'static str; 2]) -> Stage {
         let shared = Arc::new(Parties::new(true));
-        let ears = [None, Some(to_json(&7))].map(|asked| Arc::new(Ear { asked, ..Ear::default() }));
+        let mut asked = [None, Some(to_json(&7))].into_iter();
+        let ears =
+            scopes.map(|scope| Arc::new(Ear { asked: asked.next().flatten(), scope, ..Ear::default() }));
         let parties = ears.each_ref().map(|ear| {
             let (party, inbox) = (shared.name(), Arc::downgrade(ear));
             shared.join(party, inbox);
@@ -223,6 +258,28 @@ mod tests {
             stage.connection.take(None, told(CANCELLED, &json!({"requestId": id}))).await;
             assert_eq!(heard(), expected, "question {id}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_question_that_may_be_about_the_call_of_another_user_is_put_to_nobody() {
+        let stage = stage_of(["me", "you"]);
+        let question = || {
+            let (id, method) = (Id::from(8), "roots/list".to_owned());
+            Message::Request { id, method, params: None, extra: Fields::default() }
+        };
+        let heard = || stage.ears.each_ref().map(|ear| ear.take());
+        let is_declined = || heard()[0] == ["declined 8 roots/list"];
+        stage.connection.take(None, question()).await;
+        assert!(is_declined(), "nobody waits for anything");
+        let ask = |party| stage.connection.forward(party, "prompts/get", None, Fields::default(), drop);
+        let yours = ask(stage.parties[1]).await;
+        stage.connection.take(None, question()).await;
+        assert_eq!(heard().map(|heard| heard.len()), [0, 1], "it can only be about that one");
+        let _mine = ask(stage.parties[0]).await;
+        stage.connection.take(None, question()).await;
+        assert!(is_declined());
+        stage.connection.take(Some(yours.id()), question()).await;
+        assert_eq!(heard().map(|heard| heard.len()), [0, 1], "it says what it is about");
     }
 
     #[tokio::test]

@@ -256,6 +256,15 @@ impl Waiters {
         open.max().map(|(_, id)| id)
     }
 
+    /// For whom requests wait.
+    pub(super) fn parties(&self) -> Vec<Party> {
+        let party = |waiter: &Waiter| match waiter {
+            Waiter::Open(open) => open.party,
+            Waiter::Cancelled(_) => None,
+        };
+        self.known.values().filter_map(party).collect()
+    }
+
     /// Whether it is a question that was asked here.
     pub(super) fn has_asked(&self, question: &Id) -> bool {
         self.asked.contains_key(question)
