@@ -76,11 +76,21 @@ impl Shared {
 
     /// Ends a session in all processes.
     pub(super) async fn end_everywhere(&self, id: &str) -> Result<(), Refusal> {
-        if self.store.is_there() {
-            self.store.end_session(&key(id)).await.map_err(|error| failed(&error))?;
-        }
+        self.end_in_store(id).await.map_err(|error| failed(&error))?;
         self.sessions.end(id);
         Ok(())
+    }
+
+    async fn end_in_store(&self, id: &str) -> Result<(), StoreError> {
+        if self.store.is_there() { self.store.end_session(&key(id)).await } else { Ok(()) }
+    }
+
+    /// Ends in all processes a session whose server did not welcome its client after all, so that the client begins anew.
+    pub(super) async fn give_up(&self, session: &Session) {
+        if let Err(error) = self.end_in_store(&session.id).await {
+            tracing::warn!(%error, "a session that could not begin is not ended in the store");
+        }
+        self.sessions.end(&session.id);
     }
 
     /// Ends here what is ended elsewhere, and takes the letters that are for us, for ever.
@@ -173,18 +183,18 @@ fn unavailable(why: &str) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use meanwhile_core::testing::MemoryStore;
     use meanwhile_core::{Store, SystemClock};
 
-    use super::super::session::tests::Silence;
+    use super::super::session::tests::Unwelcoming;
     use super::super::streams::UNASKED;
     use super::super::{Access, Guard, Limits, Server};
     use super::*;
 
-    fn server(store: Arc<dyn Store>) -> Server {
+    pub(in crate::http) fn server(store: Arc<dyn Store>) -> Server {
         let idle = Duration::from_secs(3600);
         let limits = Limits {
             body: 1000,
@@ -202,7 +212,7 @@ mod tests {
         let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
         let shared = server(store.clone()).0;
         let who = Principal::local("ann");
-        let session = shared.sessions.begin(&Silence, "", &who, Revision::LATEST_LEGACY).unwrap();
+        let session = shared.sessions.begin(&Unwelcoming, "", &who, Revision::LATEST_LEGACY).unwrap();
         shared.keep(&session, Fields::default()).await;
         let hears = tokio::spawn({
             let shared = shared.clone();

@@ -144,9 +144,8 @@ impl At<'_> {
         let begun = self.shared.sessions.begin(self.endpoint, self.place, self.who, revision);
         let session = begun.ok_or_else(|| self.shared.too_many("sessions"))?;
         let mut newborn = Newborn { shared: self.shared, session: &session, lives: false };
-        let (mut response, has_failed) = self.introduce(session.visit(), id, message).await?;
+        let (mut response, has_failed) = self.introduce(session.visit(), id, message, params).await?;
         if !has_failed {
-            self.shared.keep(&session, params).await;
             newborn.lives = true;
             let name = HeaderValue::from_str(&session.id).expect("an id is made of letters and digits");
             response.headers_mut().insert(SESSION, name);
@@ -196,12 +195,13 @@ impl At<'_> {
     }
 
     /// Answers `initialize`: by JSON if the server introduces itself soon, and says nothing before. Returns also whether the
-    /// answer is known to be an error.
+    /// answer is known to be an error; if it is not, the session is kept, and ends if it turns out to be one.
     async fn introduce(
         &self,
         session: Visit,
         id: &Id,
         message: Message,
+        opening: Fields,
     ) -> Result<(Response, bool), Refusal> {
         let permit = self.shared.work_permit()?;
         let (reply, mut streamed) = ReplyTo::stream(id.clone());
@@ -212,16 +212,24 @@ impl At<'_> {
         let first = match tokio::time::timeout(INTRODUCTION, answer).await {
             Ok(Some(Streamed::Answer(line))) => {
                 let has_failed = sse::is_error(&line, id);
+                if !has_failed {
+                    self.shared.keep(&session, opening).await;
+                }
                 return Ok((sse::json(line), has_failed));
             }
             Ok(first) => first,
             Err(_) => None,
         };
+        // Its client is about to know it by its id, and what is not kept yet could not be ended.
+        self.shared.keep(&session, opening).await;
         let stream = session.streams.open();
         let reader = session.streams.read(stream, None).expect("it was just opened");
-        let pumped = session.visit();
+        let (pumped, shared, id) = (session.visit(), self.shared.clone(), id.clone());
         tokio::spawn(async move {
-            pump(&pumped, stream, first, streamed).await;
+            let answer = pump(&pumped, stream, first, streamed).await;
+            if answer.is_none_or(|answer| sse::is_error(&answer, &id)) {
+                shared.give_up(&pumped).await;
+            }
             pumped.streams.end(stream);
             drop(permit);
         });
@@ -299,23 +307,26 @@ pub(super) fn nowhere() -> ReplyTo {
     ReplyTo::stream(Id::unknown()).0
 }
 
+/// Says on a stream what is said for a request, until its answer, which is returned.
 async fn pump(
     session: &Session,
     stream: u64,
     first: Option<Streamed>,
     mut streamed: mpsc::Receiver<Streamed>,
-) {
+) -> Option<Arc<str>> {
     let mut next = first;
     loop {
         match next {
             Some(Streamed::Before(line)) => session.streams.push(stream, line),
-            Some(Streamed::Answer(line)) => return session.streams.push(stream, line),
+            Some(Streamed::Answer(line)) => {
+                let answer: Arc<str> = line.into();
+                session.streams.push(stream, answer.clone());
+                return Some(answer);
+            }
             None => {}
         }
         next = streamed.recv().await;
-        if next.is_none() {
-            return;
-        }
+        next.as_ref()?;
     }
 }
 
@@ -352,4 +363,39 @@ fn unknown() -> Refusal {
 
 fn bad_request(message: &str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use meanwhile_core::testing::MemoryStore;
+    use meanwhile_core::{Store, SystemClock};
+
+    use super::super::kept::tests::server;
+    use super::super::session::tests::Unwelcoming;
+    use super::*;
+    use crate::message::parse;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_whose_introduction_fails_late_is_ended_everywhere() {
+        let store = Arc::new(MemoryStore::new(Arc::new(SystemClock)));
+        let shared = server(store.clone()).0;
+        let who = Principal::local("ann");
+        let mut headers = HeaderMap::new();
+        let post = async |headers: &HeaderMap, text: &str| {
+            let at = At { shared: &shared, endpoint: &Unwelcoming, place: "", who: &who, headers };
+            at.post(parse(text).unwrap()).await.map_err(|refusal| refusal.into_response().status())
+        };
+        let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+        let response = post(&headers, hello).await.unwrap();
+        let id = response.headers()[SESSION].clone();
+        let key = kept::key(id.to_str().unwrap());
+        assert!(store.session(&key).await.unwrap().is_some());
+        let said = to_bytes(response.into_body(), 1000).await.unwrap();
+        assert!(String::from_utf8_lossy(&said).contains(r#""message":"no""#), "{said:?}");
+        assert!(store.session(&key).await.unwrap().is_none());
+        headers.insert(SESSION, id);
+        let ping = r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#;
+        assert_eq!(post(&headers, ping).await.unwrap_err(), StatusCode::NOT_FOUND);
+    }
 }

@@ -272,26 +272,31 @@ pub(super) mod tests {
 
     use super::*;
     use crate::gateway::ReplyTo;
-    use crate::message::{Id, Message};
+    use crate::http::sse;
+    use crate::message::{Answer, INTERNAL_ERROR, Id, Message, error};
 
-    /// Says nothing.
-    pub(in crate::http) struct Silence;
+    /// A server that takes its time, and then welcomes nobody.
+    pub(in crate::http) struct Unwelcoming;
 
-    impl Endpoint for Silence {
+    impl Endpoint for Unwelcoming {
         fn converse(&self, _: &Principal, _: Outbound) -> Arc<dyn Conversation> {
-            Arc::new(Silence)
+            Arc::new(Unwelcoming)
         }
 
         fn shared(&self, _: &Principal) -> Arc<dyn Conversation> {
-            Arc::new(Silence)
+            Arc::new(Unwelcoming)
         }
 
         fn end_the_idle(&self) {}
     }
 
     #[async_trait::async_trait]
-    impl Conversation for Silence {
-        async fn receive(&self, _: Message, _: ReplyTo) {}
+    impl Conversation for Unwelcoming {
+        async fn receive(&self, message: Message, reply: ReplyTo) {
+            let Message::Request { id, .. } = message else { return };
+            tokio::time::sleep(2 * sse::KEEP_ALIVE).await;
+            reply.send(id, Answer::Error(error(INTERNAL_ERROR, "no"))).await;
+        }
 
         async fn mirroring_schema(&self, _: &str) -> Option<Json> {
             None
@@ -325,9 +330,9 @@ pub(super) mod tests {
     async fn what_is_in_use_is_kept_again_once_a_day() {
         let sessions = Sessions::new(2, 10 * KEPT_AGAIN);
         let who = Principal::local("ann");
-        let begin = || sessions.begin(&Silence, "files", &who, Revision::LATEST_LEGACY).unwrap();
+        let begin = || sessions.begin(&Unwelcoming, "files", &who, Revision::LATEST_LEGACY).unwrap();
         let (used, unused) = (begin(), begin());
-        assert!(sessions.begin(&Silence, "files", &who, Revision::LATEST_LEGACY).is_none());
+        assert!(sessions.begin(&Unwelcoming, "files", &who, Revision::LATEST_LEGACY).is_none());
         let again = || -> Vec<String> {
             sessions.to_keep_again().into_iter().map(|(session, _)| session.id.clone()).collect()
         };

@@ -79,7 +79,7 @@ impl Streams {
     }
 
     /// Says something on a stream.
-    pub(super) fn push(&self, stream: u64, line: String) {
+    pub(super) fn push(&self, stream: u64, line: impl Into<Arc<str>>) {
         self.lock().push(stream, line.into());
     }
 
