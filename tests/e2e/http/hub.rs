@@ -47,6 +47,12 @@ fn tools_and_prompts_have_their_servers_name_and_ours_are_there_once() {
     assert_eq!(session.request("tools/call", &json!({"name": "echo"}))["error"]["code"], -32602);
     assert_eq!(session.request("x/y", &json!({}))["error"]["code"], -32601);
     assert_eq!(session.request("ping", &json!({}))["result"], json!({}));
+    for what in ["tools", "prompts", "resources", "resources/templates"] {
+        for cursor in ["", "from elsewhere"] {
+            let refused = session.request(&format!("{what}/list"), &json!({"cursor": cursor}));
+            assert_eq!(refused["error"]["code"], -32602, "{what}: {refused}");
+        }
+    }
 }
 
 #[test]

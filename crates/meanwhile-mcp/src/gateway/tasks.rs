@@ -39,6 +39,17 @@ pub(super) fn invalid(why: &str) -> Wrong {
     Wrong(protocol_error(INVALID_PARAMS, why))
 }
 
+/// Refuses to go on behind the only page of a list.
+pub(crate) fn one_page(params: &Fields) -> Result<(), Answer> {
+    match params.get("cursor").map(RawValue::get) {
+        None | Some("null") => Ok(()),
+        Some(_) => Err(protocol_error(
+            INVALID_PARAMS,
+            "`cursor`: there is only one page, and no cursor was given out",
+        )),
+    }
+}
+
 fn no_responses() -> Wrong {
     invalid("`inputResponses`: must be an object of answers by their keys")
 }
@@ -278,9 +289,7 @@ impl Gateway {
 
     /// All of them on one page: a store lists no more than [`LIST_MAX`].
     async fn list_core_tasks(&self, params: &Fields) -> Result<Answer, Wrong> {
-        if params.get("cursor").is_some() {
-            return Err(invalid("`cursor`: there is only one page, and no cursor was given out"));
-        }
+        one_page(params).map_err(Wrong)?;
         let scope = Some(self.settings.scope.clone());
         let query = Query { scope, limit: LIST_MAX, ..Query::default() };
         let mut tasks = Vec::new();

@@ -4,7 +4,7 @@ use meanwhile_core::Json;
 
 use super::member::{Member, kind};
 use super::{HubConversation, Request, lock, names};
-use crate::gateway::ReplyTo;
+use crate::gateway::{ReplyTo, one_page};
 use crate::message::{Answer, Fields, to_json};
 
 /// Of so many resources it is remembered who has them.
@@ -14,6 +14,9 @@ impl HubConversation {
     /// The list of all servers that are there, on one page.
     pub(super) async fn list(&self, request: Request, reply: ReplyTo) {
         let Some((field, key)) = kind(&request.method) else { return };
+        if let Err(refused) = one_page(&request.params) {
+            return reply.send(request.id, refused).await;
+        }
         let mut all: Vec<Json> = Vec::new();
         let mut ours: Vec<Json> = Vec::new();
         for (member, items) in self.hear_all(&request.method, &request.params).await.iter().enumerate() {
