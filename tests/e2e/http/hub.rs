@@ -242,12 +242,18 @@ fn a_server_that_comes_up_late_is_there_in_sessions_that_began_without_it() {
     let is_there =
         || tool_names(&session.request("tools/list", &json!({}))["result"]).contains(&"later__echo");
     assert!(!is_there());
+    session.request("logging/setLevel", &json!({"level": "error"}));
+    session.request("logging/setLevel", &json!({"level": "debug"}));
+    served.process.wait_log_count("set level debug", 1);
     let mut listening = session.listen();
     std::os::unix::fs::symlink(example(FIXTURE), &later).expect("a link");
     // After a failure it is left alone for a while.
     served.process.poll("the tools of the server", || is_there().then_some(()));
     assert_eq!(listening.message().expect("news")["method"], CHANGES[0]);
     assert_eq!(text(&session.call("later__echo", &json!({"text": "here"}))), "here");
+    // What the client has said before holds for it as well.
+    served.process.wait_log_count("set level debug", 2);
+    assert_eq!(served.process.home().log().matches("set level error").count(), 1);
 }
 
 #[test]

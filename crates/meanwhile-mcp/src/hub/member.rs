@@ -40,6 +40,8 @@ pub(super) struct Again {
     begin: Box<dyn Fn() -> Arc<dyn Conversation> + Send + Sync>,
     /// What the client has said of itself, while the server has not welcomed it.
     opening: Mutex<Option<Fields>>,
+    /// From which level on the client wants to hear its log, if it has said so.
+    level: Mutex<Option<Arc<Fields>>>,
     is_being_tried: AtomicBool,
     /// The session is at its end.
     is_over: AtomicBool,
@@ -49,7 +51,13 @@ impl Again {
     /// By beginning a conversation anew.
     pub(super) fn new(begin: impl Fn() -> Arc<dyn Conversation> + Send + Sync + 'static) -> Again {
         let no = || AtomicBool::new(false);
-        Again { begin: Box::new(begin), opening: Mutex::default(), is_being_tried: no(), is_over: no() }
+        Again {
+            begin: Box::new(begin),
+            opening: Mutex::default(),
+            level: Mutex::default(),
+            is_being_tried: no(),
+            is_over: no(),
+        }
     }
 }
 
@@ -269,9 +277,36 @@ impl Member {
             }
             let left = member.goes_on_with(conversation, said.is_some());
             news.tell_of(said.as_ref()).await;
+            if said.is_some() {
+                // What is left may take its time to end.
+                let member = member.clone();
+                tokio::spawn(async move { member.tell_level().await });
+            }
             left.close();
             left.end().await;
         });
+    }
+
+    /// Tells it from which level on the client wants to hear its log.
+    pub(super) async fn set_level(&self, params: Fields) {
+        match &self.again {
+            Some(again) => {
+                *lock(&again.level) = Some(Arc::new(params));
+                self.tell_level().await;
+            }
+            None => drop(self.ask("logging/setLevel", &params).await),
+        }
+    }
+
+    /// Tells it the level that was named last, also if that is named while it is told one: whoever comes up late hears of it, and
+    /// of no older one behind it.
+    async fn tell_level(&self) {
+        let wanted = || self.again.as_ref().and_then(|again| lock(&again.level).clone());
+        let mut next = wanted();
+        while let Some(level) = next {
+            let _ = self.ask("logging/setLevel", &level).await;
+            next = wanted().filter(|wanted| !Arc::ptr_eq(wanted, &level));
+        }
     }
 
     /// From now on this is the conversation, if it has been welcomed and the session goes on. Returns the one that is left.

@@ -271,8 +271,8 @@ impl HubConversation {
 
     async fn set_level(&self, request: &Request, reply: ReplyTo) {
         let told = self.members.iter().map(|member| {
-            let (of, method, params) = (member.clone(), request.method.clone(), request.params.clone());
-            let told = tokio::spawn(async move { of.ask(&method, &params).await });
+            let (of, params) = (member.clone(), request.params.clone());
+            let told = tokio::spawn(async move { of.set_level(params).await });
             tokio::time::timeout(member.patience(), told)
         });
         join_all(told).await;
