@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use meanwhile_mcp::message::Fields;
 use meanwhile_mcp::revision::Era;
 use meanwhile_mcp::rules::{Face, Rule, duration};
 use meanwhile_mcp::upstream::{Launch, Target};
@@ -67,7 +68,29 @@ pub(crate) fn parse(
     } else {
         serde_json::from_str(text).context("not an object of JSON")?
     };
+    if !is_toml {
+        check_once_each(text)?;
+    }
     servers(root, env)
+}
+
+/// That nothing of what is written is lost: of two fields of one name readers of JSON take the last. TOML has no such two.
+fn check_once_each(text: &str) -> anyhow::Result<()> {
+    let once_each = |object: &Fields| match object.twice() {
+        Some(name) => Err(wrong(name, "is there twice")),
+        None => Ok(()),
+    };
+    let root = Fields::parse(text)?;
+    once_each(&root)?;
+    let table = TABLES.iter().find_map(|table| root.read::<Fields>(table)).unwrap_or_default();
+    if let Some(name) = table.twice() {
+        bail!("two servers are called `{name}`; give each a name of its own");
+    }
+    for (name, entry) in table.into_entries() {
+        let entry = Fields::parse(entry.get()).unwrap_or_default();
+        once_each(&entry).with_context(|| format!("server `{name}`"))?;
+    }
+    Ok(())
 }
 
 /// What is wrong, and in which line. The line itself may hold a secret.
@@ -349,6 +372,23 @@ mod tests {
         let text = "[mcpServers.s]\ncommand = \"x\"\nenv = { KEY = \"s3cret\", KEY }\n";
         let error = format!("{:#}", parse(text, true, &|_| None).unwrap_err());
         assert!(error.starts_with("not TOML: line 3: ") && !error.contains("s3cret"), "{error}");
+    }
+
+    #[test]
+    fn nothing_that_is_there_twice_is_taken_for_one() {
+        for (text, why) in [
+            (
+                r#"{"mcpServers": {"s": {"command": "x"}, "t": {"command": "y"}, "s": {"command": "z"}}}"#,
+                "two servers are called `s`; give each a name of its own",
+            ),
+            (
+                r#"{"servers": {"s": {"command": "x", "command": "y"}}}"#,
+                "server `s`: field `command`: is there twice",
+            ),
+            (r#"{"mcpServers": {}, "mcpServers": {}}"#, "field `mcpServers`: is there twice"),
+        ] {
+            assert_eq!(format!("{:#}", parse(text, false, &|_| None).unwrap_err()), why);
+        }
     }
 
     #[test]
