@@ -193,4 +193,19 @@ mod tests {
         let mistyped = Cli::try_parse_from(["meanwhile", "wrap", "--inline-budgett", "5s", "npx"]);
         assert!(mistyped.unwrap_err().to_string().contains("--inline-budget'"));
     }
+    #[test]
+    fn what_a_value_should_look_like_is_said() {
+        let host = "write HOST or HOST:PORT";
+        let origin = "write SCHEME://HOST or SCHEME://HOST:PORT";
+        for (option, value, form) in [
+            ("--allow-host", "http://x", host),
+            ("--allow-host", "*", host),
+            ("--allow-origin", "foo", origin),
+            ("--allow-origin", "https://x/", origin),
+        ] {
+            let words = ["meanwhile", "serve", "--config", "mcp.json", option, value];
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(form), "{error}");
+        }
+    }
 }

@@ -64,11 +64,11 @@ pub(crate) struct Serve {
     oauth_audience: Option<String>,
 
     /// A host that requests may name besides localhost; may be given several times
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = Guard::host)]
     allow_host: Vec<String>,
 
     /// An origin of web pages that may ask besides those of this machine; may be given several times
-    #[arg(long, value_name = "ORIGIN")]
+    #[arg(long, value_name = "ORIGIN", value_parser = Guard::origin)]
     allow_origin: Vec<String>,
 
     /// How long requests are answered and jobs finished after a signal to end, a second one ends it; what is not done by then, and

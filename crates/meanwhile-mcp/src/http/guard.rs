@@ -1,10 +1,10 @@
 //! Whose pages may speak to us: a web page that has its name resolve to this machine must reach nothing
 //! (<https://modelcontextprotocol.io/specification/2026-07-28/basic/transports/streamable-http#security-endpoint>).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::uri::Authority;
+use axum::http::uri::{Authority, Scheme};
 use axum::http::{HeaderMap, StatusCode, Uri};
 
 use super::refusal::Refusal;
@@ -23,6 +23,36 @@ impl Guard {
     pub fn new(hosts: Vec<String>, origins: Vec<String>) -> Guard {
         let lower = |texts: Vec<String>| texts.iter().map(|text| text.to_ascii_lowercase()).collect();
         Guard { hosts: lower(hosts), origins: lower(origins) }
+    }
+
+    /// A host as it may stand in `Host`.
+    ///
+    /// # Errors
+    /// The text says how to write one.
+    pub fn host(text: &str) -> Result<String, String> {
+        if is_host(text) {
+            return Ok(text.to_owned());
+        }
+        Err(format!(
+            "`{text}` is no host: write HOST or HOST:PORT, for example mcp.example.org or [fd00::7]:8808"
+        ))
+    }
+
+    /// An origin as it may stand in `Origin`.
+    ///
+    /// # Errors
+    /// The text says how to write one.
+    pub fn origin(text: &str) -> Result<String, String> {
+        let is_scheme = |scheme: &str| !scheme.is_empty() && scheme.parse::<Scheme>().is_ok();
+        let parts = text.split_once("://");
+        let is_origin = parts.is_some_and(|(scheme, host)| is_scheme(scheme) && is_host(host));
+        // What pages without an origin of their own send.
+        if is_origin || text == "null" {
+            return Ok(text.to_owned());
+        }
+        Err(format!(
+            "`{text}` is no origin: write SCHEME://HOST or SCHEME://HOST:PORT, for example https://app.example.org"
+        ))
     }
 
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -58,6 +88,18 @@ impl Guard {
     }
 }
 
+/// Whether this is a name or an address, with or without a port.
+fn is_host(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    let (host, port) = text.split_at(authority.host().len().min(text.len()));
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(is_plain),
+    };
+    is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()))
+}
+
 fn forbidden(header: &str, value: &str, option: &str) -> Refusal {
     let message =
         format!("`{header}: {value}` is not allowed here; the server's operator can allow it with {option}");
@@ -84,6 +126,26 @@ mod tests {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
         guard.check(&Uri::from_static("/mcp"), &headers).is_ok()
+    }
+
+    #[test]
+    fn what_can_never_be_named_cannot_be_allowed() {
+        for host in ["mcp.example.org", "my_service:8808", "10.0.0.7", "[fd00::7]:8808", "[::1]"] {
+            assert_eq!(Guard::host(host).as_deref(), Ok(host));
+            let origin = format!("https://{host}");
+            assert_eq!(Guard::origin(&origin), Ok(origin));
+        }
+        for host in
+            ["", "http://x", "x/y", "*.example.org", "me@x", "::1", "x:", "x:99999", ":8808", "[x]", "a b"]
+        {
+            let why = Guard::host(host).unwrap_err();
+            assert!(why.contains("HOST:PORT"), "{why}");
+        }
+        for origin in ["", "foo", "*", "app.example.org", "https://x/", "https://", "://x", "a b://x"] {
+            let why = Guard::origin(origin).unwrap_err();
+            assert!(why.contains("SCHEME://HOST"), "{why}");
+        }
+        assert!(Guard::origin("null").is_ok() && Guard::origin("chrome-extension://abc").is_ok());
     }
 
     #[test]
