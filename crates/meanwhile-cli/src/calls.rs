@@ -1,5 +1,7 @@
 //! How calls are treated: the options that every command that fronts a server has.
 
+use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -26,7 +28,7 @@ pub(crate) struct Calls {
 
     /// How many jobs run at once in handle mode, on each process of the server; more are queued. With serve each session has a
     /// process of its own, unless the server is shared: then it counts for all together
-    #[arg(long, env = "MEANWHILE_MAX_RUNNING", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "MEANWHILE_MAX_RUNNING", value_name = "N", default_value_t = 4, value_parser = whole(1, u16::MAX))]
     pub(crate) max_running: u16,
 
     /// End a call that takes longer [default: it may take as long as it takes]
@@ -83,9 +85,20 @@ impl Calls {
     }
 }
 
+/// A reader of whole numbers in these bounds.
+pub(crate) fn whole<T>(from: T, to: T) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Copy,
+{
+    move |text: &str| match text.parse() {
+        Ok(number) if from <= number && number <= to => Ok(number),
+        _ => Err(format!("write a whole number from {from} to {to}")),
+    }
+}
+
 fn size(text: &str) -> Result<usize, String> {
     let bytes = parse_size::parse_size(text)
-        .map_err(|error| format!("`{text}` is no size: {error}; write for example 64MiB"))?;
+        .map_err(|_| format!("`{text}` is no size: write for example 512KiB, 64MiB or 1GiB"))?;
     if bytes < 1024 {
         return Err(format!("`{text}` is too small: 1KiB or more"));
     }

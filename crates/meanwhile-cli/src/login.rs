@@ -14,6 +14,7 @@ use meanwhile_mcp::rules::duration;
 use meanwhile_mcp::upstream::{self, Target};
 
 use self::callback::Callback;
+use crate::calls::whole;
 use crate::config::{self, Oauth};
 use crate::serve::check_private;
 use crate::state::State;
@@ -74,7 +75,7 @@ pub(crate) struct Login {
     scope: Vec<String>,
 
     /// The port that the browser comes back to, if it is a registered one: to http://localhost:PORT/callback [default: a free one]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = whole(1, u16::MAX))]
     callback_port: Option<u16>,
 
     /// Do not open a browser; the page's address is written to stderr in any case

@@ -202,6 +202,11 @@ mod tests {
             ("--allow-host", "*", host),
             ("--allow-origin", "foo", origin),
             ("--allow-origin", "https://x/", origin),
+            ("--max-message", "lots", "write for example 512KiB, 64MiB or 1GiB"),
+            ("--max-requests", "lots", "write a whole number from 1 to 1000000"),
+            ("--max-sessions", "0", "write a whole number from 1 to 1000000"),
+            ("--max-running", "0", "write a whole number from 1 to 65535"),
+            ("--wait-max", "lots", "write for example 500ms, 2s, 10m or 24h"),
         ] {
             let words = ["meanwhile", "serve", "--config", "mcp.json", option, value];
             let error = Cli::try_parse_from(words).unwrap_err();

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::calls::Calls;
+use crate::calls::{Calls, whole};
 use crate::config;
 use crate::login;
 use crate::state::State;
@@ -27,6 +27,9 @@ use crate::wrap::{asked_to_end, survive_size_limits};
 /// How many files may be open at once, if the system allows that: enough for all connections that there may be by default.
 #[cfg(unix)]
 const FILES: u64 = 16 * 1024;
+
+/// More than this at once no machine has room for.
+const MANY: usize = 1_000_000;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,15 +89,15 @@ pub(crate) struct Serve {
     server_idle: Duration,
 
     /// How many requests are answered at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = whole(1, MANY))]
     max_requests: usize,
 
     /// How many streams stay open at once to hear of changes
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = whole(0, MANY))]
     max_streams: usize,
 
     /// How many sessions there are at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = whole(1, MANY))]
     max_sessions: usize,
 
     #[command(flatten)]

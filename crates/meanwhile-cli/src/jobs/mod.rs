@@ -9,7 +9,6 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::{Action, Controlled, control, read_answer, sweep};
@@ -18,6 +17,7 @@ use meanwhile_core::{Actor, Clock, Handle, Job, Json, Status, Store, SystemClock
 use serde_json::Value;
 
 use self::show::{event_json, event_line, failure, job_lines, seen_json, table};
+use crate::calls::whole;
 use crate::state::State;
 
 const FAILED: u8 = 1;
@@ -58,7 +58,7 @@ enum Command {
         #[arg(long)]
         scope: Option<String>,
         /// At most this many
-        #[arg(long, value_name = "N", default_value_t = 50, value_parser = RangedU64ValueParser::<usize>::new().range(1..=LIST_MAX as u64))]
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = whole(1, LIST_MAX))]
         limit: usize,
     },
     /// Show all that is known of a job
