@@ -27,3 +27,4 @@ mod remote;
 mod results;
 mod tasks;
 mod upstream;
+mod watching;

@@ -128,13 +128,21 @@ pub(super) fn table(jobs: &[Seen], now: Moment, width: Option<usize>) -> String 
 fn about(Seen { job, is_error }: &Seen, now: Moment) -> String {
     let error = if *is_error { "error of the tool, " } else { "" };
     let about = match job.status {
-        _ if is_left(job, now) => Some(LEFT.to_owned()),
         Status::Completed => job.answer.as_ref().map(|answer| format!("{error}{} bytes", answer.bytes)),
         Status::Failed => Some(failure(job)),
-        Status::InputRequired => Some(format!("asks {}", job.open.join(", "))),
-        _ => job.message.clone().or_else(|| job.progress.as_ref().map(progressed)),
+        Status::Cancelled => job.message.clone(),
+        _ => doing(job, now),
     };
     about.unwrap_or_default()
+}
+
+/// What is to be said of a job that has not ended besides its status.
+pub(super) fn doing(job: &Job, now: Moment) -> Option<String> {
+    match job.status {
+        _ if is_left(job, now) => Some(LEFT.to_owned()),
+        Status::InputRequired => Some(format!("asks {}", job.open.join(", "))),
+        _ => job.message.clone().or_else(|| job.progress.as_ref().map(progressed)),
+    }
 }
 
 /// What is said of a job that nobody runs at the moment.

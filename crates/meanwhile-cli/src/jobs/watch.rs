@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 use meanwhile_core::changes::Subscription;
+use meanwhile_core::engine::sweep;
 use meanwhile_core::event::Event;
 use meanwhile_core::store::{LIST_MAX, Query};
-use meanwhile_core::{Handle, Job, Status, Timestamp};
-use meanwhile_mcp::words::{progressed, seconds};
+use meanwhile_core::{Clock, Handle, Job, Moment, Status, SystemClock, Timestamp};
+use meanwhile_mcp::words::seconds;
 use serde_json::json;
 
-use super::show::{clock, ended, event_json, happened, one_line, shortened, status_name};
+use super::show::{clock, doing, ended, event_json, happened, one_line, shortened, status_name};
 use super::{Desk, EVENTS_PAGE, NO_SUCH_JOB, no_such_job, print, terminal};
 
 const BAR_STEPS: u64 = 1000;
@@ -42,7 +43,8 @@ async fn follow(desk: &Desk, handles: &[Handle], changes: &mut Subscription) -> 
     let mut screen = Screen::new(desk, handles.is_empty().then(|| desk.store.now()));
     loop {
         let jobs = screen.jobs_of_interest(handles).await?;
-        let ended = jobs.iter().all(|job| job.status.is_terminal());
+        let (ended, now) = (jobs.iter().all(|job| job.status.is_terminal()), SystemClock.moment());
+        let lapse = jobs.iter().filter_map(|job| lapse(job, now)).min();
         for job in jobs {
             screen.show(&job).await?;
         }
@@ -50,8 +52,20 @@ async fn follow(desk: &Desk, handles: &[Handle], changes: &mut Subscription) -> 
             return Ok(0);
         }
         screen.invite(handles);
-        changes.changed().await;
+        tokio::select! {
+            () = changes.changed() => {}
+            // That a process is gone is no change of its jobs.
+            () = tokio::time::sleep(lapse.unwrap_or_default()), if lapse.is_some() => {
+                sweep(&*desk.store, &desk.artifacts).await?;
+            }
+        }
     }
+}
+
+/// When a job is nobody's any more, unless its process says before that it is still there.
+fn lapse(job: &Job, now: Moment) -> Option<Duration> {
+    let lease = job.lease.as_ref().filter(|lease| !job.status.is_terminal() && !lease.is_over(now))?;
+    Some(lease.until.since(now.steady))
 }
 
 struct Screen<'a> {
@@ -162,8 +176,8 @@ impl<'a> Screen<'a> {
             }
             None => bar.set_style(style("{prefix} {ran:>7} {spinner} {wide_msg}", ran, is_running)),
         }
-        let about = progress.map_or_else(|| status_name(job).to_owned(), progressed);
-        bar.set_message(one_line(job.message.as_deref().unwrap_or(&about)));
+        let doing = doing(job, SystemClock.moment()).unwrap_or_else(|| status_name(job).to_owned());
+        bar.set_message(one_line(&doing));
     }
 
     /// Says, once, that there is nothing to see yet.
@@ -180,7 +194,10 @@ fn add_bar(bars: &MultiProgress, job: &Job) -> ProgressBar {
     let is_wide = terminal::width().is_some_and(|width| width >= WIDE);
     let handle = if is_wide { handle } else { shortened(&handle, HANDLE_COLUMNS) };
     let tool = shortened(&one_line(&job.tool), TOOL_COLUMNS);
-    let bar = ProgressBar::new(BAR_STEPS).with_prefix(format!("{handle} {tool:TOOL_COLUMNS$}"));
+    let bar = ProgressBar::new(BAR_STEPS)
+        .with_prefix(format!("{handle} {tool:TOOL_COLUMNS$}"))
+        // What was seen last stays in the terminal, also after Ctrl-C.
+        .with_finish(ProgressFinish::Abandon);
     let bar = bars.add(bar);
     // Only now: alone it would tick into the rows of the others.
     bar.enable_steady_tick(Duration::from_millis(200));
