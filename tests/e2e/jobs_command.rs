@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::client::{Home, meanwhile, text};
+use crate::client::{CONFORMANCE, Client, Home, meanwhile, text};
 use crate::faces::{Gate, handle, impatient, poll};
 
 fn command(home: &Home, args: &[&str]) -> Command {
@@ -136,6 +136,84 @@ fn a_job_that_asks_shows_what() {
 }
 
 #[test]
+fn what_a_job_asks_is_answered_from_another_terminal() {
+    let client = impatient(&["--mode", "handle"]);
+    let home = client.home();
+    let handle = handle(&client.call("ask_elicitation", json!({})));
+    poll(&client, &handle);
+    let answer = |given: &[&str]| run(home, &[&["answer", &handle], given].concat());
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    // What is no answer at all, or two.
+    for wrong in [&[][..], &["--accept", "--decline"], &["--content", "red"], &["--result", "[]"]] {
+        assert_eq!(answer(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    for (wrong, why) in [
+        (&["--accept"][..], "colour"),
+        (&["--content", r#"{"colour": 7}"#], "`colour`: 7"),
+        (&["--key", "q9", "--decline"], "asks q1: say with --key which one"),
+    ] {
+        let refused = answer(wrong);
+        assert!(refused.status.code() == Some(1) && said(&refused).contains(why), "{wrong:?}: {refused:?}");
+    }
+    assert_eq!(json_of(home, &["show", &handle])["status"], "input_required", "nothing of that counts");
+    let answered = answer(&["--content", r#"{"colour": "red"}"#]);
+    assert!(answered.status.success(), "{answered:?}");
+    assert!(
+        stdout(&answered)
+            .contains(&format!("it goes on; get its result with `meanwhile jobs result {handle}`"))
+    );
+    assert!(text(&poll(&client, &handle)).contains("red"));
+    let events = json_of(home, &["events", &handle]);
+    let told = events.as_array().unwrap().iter().find(|event| event["kind"] == "answered").unwrap();
+    assert_eq!(told["actor"], "user");
+    let late = answer(&["--decline"]);
+    assert!(
+        late.status.code() == Some(1) && said(&late).contains("asks nothing: it is completed"),
+        "{late:?}"
+    );
+}
+
+#[test]
+fn an_answer_is_what_its_question_wants() {
+    let client = impatient(&["--mode", "handle"]);
+    let home = client.home();
+    for (tool, right, wanted) in [
+        ("ask_elicitation", &["--decline"][..], "decline"),
+        ("ask_elicitation", &["--cancel", "--json"], "cancel"),
+        ("ask_roots", &["--key", "q1", "--result", r#"{"roots": [{"uri": "file:///a"}]}"#], "file:///a"),
+    ] {
+        let handle = handle(&client.call(tool, json!({})));
+        poll(&client, &handle);
+        if tool == "ask_roots" {
+            let refused = run(home, &["answer", &handle, "--accept"]);
+            assert!(String::from_utf8_lossy(&refused.stderr).contains("answer with --result"), "{refused:?}");
+        }
+        let answered = run(home, &[&["answer", &handle], right].concat());
+        assert!(answered.status.success() && stdout(&answered).contains(&handle), "{answered:?}");
+        let result = poll(&client, &handle);
+        assert!(text(&result).contains(wanted), "{result}");
+    }
+}
+
+#[test]
+fn of_several_questions_each_is_answered_by_its_key() {
+    let client = Client::wrap(&["--mode", "handle"], &[CONFORMANCE]);
+    client.initialize();
+    let handle = handle(&client.call("multi_input", json!({})));
+    poll(&client, &handle);
+    let home = client.home();
+    let questions = json_of(home, &["show", &handle])["questions"].clone();
+    let keys: Vec<&String> = questions.as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["q1", "q2"]);
+    let answer = |given: &[&str]| run(home, &[&["answer", &handle, "--decline"], given].concat());
+    let unclear = answer(&[]);
+    assert_eq!(unclear.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unclear.stderr).contains("asks q1, q2: say with --key which one"));
+    assert!(stdout(&answer(&["--key", "q2"])).contains("it still asks q1"));
+    assert!(stdout(&answer(&["--key", "q1"])).contains("it goes on"));
+}
+
+#[test]
 fn a_list_says_that_there_is_more() {
     let client = impatient(&["--mode", "handle"]);
     for text in ["one", "two"] {
@@ -173,6 +251,8 @@ fn what_is_not_there_is_said_with_its_own_exit_code() {
         let output = run(&home, &[action, "job_aaaaaaaaaaaaaaaaaaaaaaaaaa"]);
         assert_eq!(output.status.code(), Some(3), "{action}: {output:?}");
     }
+    let answer = run(&home, &["answer", "job_aaaaaaaaaaaaaaaaaaaaaaaaaa", "--decline"]);
+    assert_eq!(answer.status.code(), Some(3), "{answer:?}");
     let wrong = run(&home, &["show", "render-7"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("a handle is `job_`"));

@@ -9,6 +9,7 @@
 //! | [`transport`] | how do messages come and go? |
 //! | [`upstream`] | how is the server behind us started, called, and started again? |
 //! | [`catalog`] | which tools does the upstream have, and how do we show them? |
+//! | [`answers`] | what can be an answer to a question of a server? |
 //! | [`rules`] | which face does a call get, and which limits? |
 //! | [`clients`] | how long does this client wait for an answer? |
 //! | [`economy`] | what is waiting worth? |
@@ -22,6 +23,7 @@
 //! Invariants: a message that is not ours passes through with nothing but its id and its progress token changed; only parameters
 //! that we own are parsed; no store is known here, only the engine.
 
+pub mod answers;
 pub mod catalog;
 pub mod clients;
 pub mod dialect;

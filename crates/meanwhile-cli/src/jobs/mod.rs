@@ -1,5 +1,6 @@
 //! `meanwhile jobs`: look at jobs and control them, from any terminal, while wrappers run or afterwards.
 
+mod answer;
 mod show;
 mod terminal;
 mod watch;
@@ -12,10 +13,12 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use meanwhile_core::artifact::Artifacts;
 use meanwhile_core::engine::{Action, Controlled, control, read_answer, sweep};
+use meanwhile_core::job::Input;
 use meanwhile_core::store::{LIST_MAX, Query};
 use meanwhile_core::{Actor, Clock, Handle, Job, Json, Status, Store, SystemClock};
 use serde_json::Value;
 
+use self::answer::Answer;
 use self::show::{event_json, event_line, failure, job_lines, seen_json, table};
 use crate::calls::whole;
 use crate::state::State;
@@ -30,6 +33,7 @@ Examples:
   meanwhile jobs list --status working
   meanwhile jobs watch
   meanwhile jobs result job_… > result.txt
+  meanwhile jobs answer job_… --content '{\"colour\": \"red\"}'
   meanwhile jobs list --json | jq '.[].handle'";
 
 /// `meanwhile jobs`.
@@ -81,6 +85,8 @@ enum Command {
         /// The job
         handle: Handle,
     },
+    /// Answer what a job asks
+    Answer(Answer),
     /// Follow jobs live: these until they have ended, or all until Ctrl-C
     Watch {
         /// The jobs
@@ -162,6 +168,7 @@ impl Jobs {
             Command::Events { handle } => desk.events(handle).await,
             Command::Result { handle } => desk.result(handle).await,
             Command::Cancel { handle } => desk.cancel(handle).await,
+            Command::Answer(answer) => desk.answer(answer).await,
             Command::Watch { handles } => watch::watch(&desk, &handles).await,
         }
     }
@@ -198,14 +205,20 @@ impl Desk {
         let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let request = self.store.request(handle).await?;
         let seen = self.see(job).await?;
-        let mut inputs = self.store.inputs(handle).await?;
-        inputs.retain(|input| seen.job.open.contains(&input.key));
+        let inputs = self.asked(&seen.job).await?;
         if self.json {
             let questions = inputs.into_iter().map(|input| (input.key, input.question)).collect();
             return print_json(&Shown { job: seen_json(&seen), request, questions });
         }
         let ahead = self.store.ahead(handle).await?;
         print(&job_lines(&seen, &inputs, ahead, request.as_deref(), SystemClock.moment()))
+    }
+
+    /// What a job asks and has not been told.
+    async fn asked(&self, job: &Job) -> anyhow::Result<Vec<Input>> {
+        let mut inputs = self.store.inputs(job.handle).await?;
+        inputs.retain(|input| job.open.contains(&input.key));
+        Ok(inputs)
     }
 
     async fn events(&self, handle: Handle) -> anyhow::Result<u8> {
@@ -238,22 +251,32 @@ impl Desk {
     }
 
     async fn cancel(&self, handle: Handle) -> anyhow::Result<u8> {
-        let (job, refused) = match control(&*self.store, None, handle, Action::Cancel, Actor::User).await? {
-            Controlled::NotFound => return Ok(no_such_job(handle)),
-            Controlled::Done(job) => (job, None),
-            Controlled::Refused(job, why) => (job, Some(why)),
-        };
+        match control(&*self.store, None, handle, Action::Cancel, Actor::User).await? {
+            Controlled::NotFound => Ok(no_such_job(handle)),
+            Controlled::Refused(job, why) => {
+                self.refused(job, &format!("cannot cancel {handle}: {why}")).await
+            }
+            Controlled::Done(job) => {
+                let message =
+                    job.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+                let said = format!("{handle} {}{message}", job.status.name());
+                self.done(job, &said).await
+            }
+        }
+    }
+
+    /// Prints a job as it now is, or what is said of that.
+    async fn done(&self, job: Job, said: &str) -> anyhow::Result<u8> {
+        if self.json { print_json(&seen_json(&self.see(job).await?)) } else { print(&format!("{said}\n")) }
+    }
+
+    /// Says why nothing was done to a job, which is as it was.
+    async fn refused(&self, job: Job, why: &str) -> anyhow::Result<u8> {
         if self.json {
             print_json(&seen_json(&self.see(job).await?))?;
-        } else if refused.is_none() {
-            let message = job.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-            print(&format!("{handle} {}{message}\n", job.status.name()))?;
         }
-        if let Some(why) = refused {
-            eprintln!("meanwhile: cannot cancel {handle}: {why}");
-            return Ok(FAILED);
-        }
-        Ok(0)
+        eprintln!("meanwhile: {why}");
+        Ok(FAILED)
     }
 
     /// The job; if there is none, the user has been told.

@@ -11,13 +11,13 @@ use data_encoding::BASE32_NOPAD;
 use meanwhile_core::Json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::answering::fits;
 use super::caller::Caller;
 use super::carried::{self, Carried};
 use super::passing::Passed;
 use super::questions::Question;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
+use crate::answers::fits;
 use crate::catalog::join_key;
 use crate::message::{Answer, Fields, INVALID_PARAMS, Id, to_json};
 use crate::upstream::{Connection, Launch, Reply, Waiting};

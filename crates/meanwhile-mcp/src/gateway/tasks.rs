@@ -10,11 +10,11 @@ use meanwhile_core::{Actor, Handle, Job, Json, Op, Refused, Status, StoreError};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::answering::fits;
 use super::caller::Caller;
 use super::open_call::OpenCall;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, InFlight, lock};
+use crate::answers::fits;
 use crate::dialect::{self, Detail, RELATED_TASK};
 use crate::economy;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, Id, Message, to_json};
