@@ -90,7 +90,8 @@ pub(crate) struct Login {
 /// `meanwhile logout`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "meanwhile logout [OPTIONS] --url URL\n       meanwhile logout [OPTIONS] --config FILE NAME"
+    override_usage = "meanwhile logout [OPTIONS] --url URL\n       meanwhile logout [OPTIONS] --config FILE NAME",
+    after_help = "Examples:\n  meanwhile logout --url https://mcp.example.com/mcp\n  meanwhile logout example --config mcp.json"
 )]
 pub(crate) struct Logout {
     #[command(flatten)]

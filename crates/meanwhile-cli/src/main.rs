@@ -194,6 +194,16 @@ mod tests {
         assert!(mistyped.unwrap_err().to_string().contains("--inline-budget'"));
     }
     #[test]
+    fn the_help_of_every_command_has_examples() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:\n"), "{}", command.get_name());
+            command.get_subcommands().filter(|command| !command.is_hide_set()).for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
     fn what_a_value_should_look_like_is_said() {
         let host = "write HOST or HOST:PORT";
         let origin = "write SCHEME://HOST or SCHEME://HOST:PORT";

@@ -35,6 +35,7 @@ const INTERRUPTED: u8 = 130;
 
 /// `meanwhile demo`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  meanwhile demo")]
 pub(crate) struct Demo {}
 
 /// All that has to be ended with the demo.

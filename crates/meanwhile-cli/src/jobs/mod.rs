@@ -54,6 +54,9 @@ pub(crate) struct Jobs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List jobs, the newest first
+    #[command(
+        after_help = "Examples:\n  meanwhile jobs list --status working --limit 10\n  meanwhile jobs list --json | jq '.[].handle'"
+    )]
     List {
         /// Only jobs of this status
         #[arg(long)]
@@ -66,21 +69,29 @@ enum Command {
         limit: usize,
     },
     /// Show all that is known of a job
+    #[command(
+        after_help = "Examples:\n  meanwhile jobs show job_…\n  meanwhile jobs show job_… --json | jq .questions"
+    )]
     Show {
         /// The job
         handle: Handle,
     },
     /// Show what happened to a job, when, and who caused it
+    #[command(after_help = "Examples:\n  meanwhile jobs events job_…")]
     Events {
         /// The job
         handle: Handle,
     },
     /// Print the result of a job: its text, or all of it with --json. Exits with 1 if it is an error of the tool
+    #[command(
+        after_help = "Examples:\n  meanwhile jobs result job_… > result.txt\n  meanwhile jobs result job_… --json | jq .structuredContent"
+    )]
     Result {
         /// The job
         handle: Handle,
     },
     /// Cancel a job
+    #[command(after_help = "Examples:\n  meanwhile jobs cancel job_…")]
     Cancel {
         /// The job
         handle: Handle,
@@ -88,6 +99,9 @@ enum Command {
     /// Answer what a job asks
     Answer(Answer),
     /// Follow jobs live: these until they have ended, or all until Ctrl-C
+    #[command(
+        after_help = "Examples:\n  meanwhile jobs watch\n  meanwhile jobs watch job_… && meanwhile jobs result job_…"
+    )]
     Watch {
         /// The jobs
         handles: Vec<Handle>,
