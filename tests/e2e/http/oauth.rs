@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64URL_NOPAD;
@@ -27,6 +27,8 @@ struct Issuer {
     url: String,
     keys: Arc<Mutex<Vec<Value>>>,
     fetched: Arc<Mutex<usize>>,
+    /// While it is silent, whoever asks gets no answer, and is told of here.
+    silence: Arc<Mutex<Option<mpsc::Sender<TcpStream>>>>,
 }
 
 enum Key {
@@ -88,9 +90,15 @@ impl Issuer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (keys, fetched) = (Arc::new(Mutex::new(vec![])), Arc::new(Mutex::new(0)));
-        let issuer = Issuer { url: url.clone(), keys: keys.clone(), fetched: fetched.clone() };
+        let silence: Arc<Mutex<Option<mpsc::Sender<TcpStream>>>> = Arc::default();
+        let (shown, quiet) = (url.clone(), silence.clone());
+        let issuer = Issuer { url: shown, keys: keys.clone(), fetched: fetched.clone(), silence };
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
+                if let Some(asked) = &*quiet.lock().expect("silence") {
+                    let _ = asked.send(stream);
+                    continue;
+                }
                 let mut line = String::new();
                 let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
                 let _ = reader.read_line(&mut line);
@@ -127,6 +135,17 @@ impl Issuer {
 
     fn publish_as(&self, key: Value) {
         self.keys.lock().expect("keys").push(key);
+    }
+
+    /// From now on it answers nobody. Who asks is received.
+    fn fall_silent(&self) -> mpsc::Receiver<TcpStream> {
+        let (asked, heard) = mpsc::channel();
+        *self.silence.lock().expect("silence") = Some(asked);
+        heard
+    }
+
+    fn speak_again(&self) {
+        *self.silence.lock().expect("silence") = None;
     }
 
     /// The claims of a good token.
@@ -316,6 +335,29 @@ fn an_issuer_out_of_reach_is_not_the_clients_fault() {
     let answer = ping(&served, &signed("key", &key, &claims));
     assert_eq!(answer.header("retry-after"), Some("10"));
     assert_eq!(answer.refusal(), (503, -32603));
+}
+
+#[test]
+fn a_stranger_who_has_the_issuer_asked_keeps_nobody_waiting_whose_key_is_known() {
+    let issuer = Issuer::start();
+    let key = elliptic();
+    issuer.publish("key", &key);
+    let served = serve(&issuer);
+    let good = signed("key", &key, &issuer.claims("ann"));
+    let strange = signed("other", &elliptic(), &issuer.claims("ann"));
+    // Let in, and then it has no session.
+    assert_eq!(ping(&served, &good).refusal().0, 400);
+    let heard = issuer.fall_silent();
+    std::thread::scope(|scope| {
+        let stranger = scope.spawn(|| ping(&served, &strange).refusal().0);
+        let asked = heard.recv().expect("the issuer is asked");
+        assert_eq!(ping(&served, &good).refusal().0, 400);
+        // That would have been asked next.
+        assert!(heard.try_recv().is_err(), "one need not wait for what the other waits for");
+        issuer.speak_again();
+        drop(asked);
+        assert_eq!(stranger.join().expect("an answer"), 401);
+    });
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The keys that an issuer publishes: found by its metadata, kept, and fetched again when a token names one that is not known,
-//! but not as often as anybody likes.
+//! but not as often as anybody likes. While they are fetched nobody waits whose key is known.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -21,11 +22,18 @@ const FETCHES_MAX: usize = 2;
 const WINDOW: Duration = Duration::from_secs(20);
 /// Keys that are older are fetched again, so that one that was withdrawn is not taken for ever.
 const STALE: Duration = Duration::from_secs(3600);
+/// How long one whose key is known, and old, waits for what the issuer says of it now.
+const MOMENT: Duration = Duration::from_secs(1);
 
-pub(super) struct Keys {
+#[derive(Clone)]
+pub(super) struct Keys(Arc<Published>);
+
+struct Published {
     issuer: String,
     client: Client,
-    known: tokio::sync::Mutex<Known>,
+    known: Mutex<Known>,
+    /// One fetches them at a time.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -34,6 +42,8 @@ struct Known {
     fetched: Option<Instant>,
     /// The last fetches, the oldest first.
     tried: VecDeque<Instant>,
+    /// How many have ended, whatever came of them.
+    ended: u64,
 }
 
 #[derive(Deserialize)]
@@ -48,29 +58,51 @@ impl Keys {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client =
             Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(Keys { issuer: issuer.to_owned(), client, known: tokio::sync::Mutex::default() })
+        let (known, fetching) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Keys(Arc::new(Published { issuer: issuer.to_owned(), client, known, fetching })))
     }
 
     /// The key of this name, or the only one there is.
     pub(super) async fn find(&self, name: Option<&str>) -> Result<Jwk, Denied> {
-        let mut known = self.known.lock().await;
-        let is_stale = known.fetched.is_none_or(|fetched| fetched.elapsed() > STALE);
-        if let Some(key) = known.key(name)
-            && !is_stale
-        {
-            return Ok(key);
+        let (key, is_stale) = {
+            let known = self.0.known();
+            (known.key(name), known.is_stale())
+        };
+        match key {
+            Some(key) if !is_stale || self.0.fetching.try_lock().is_err() => return Ok(key),
+            // It is fetched to the end also without us.
+            Some(_) => drop(tokio::time::timeout(MOMENT, self.fetched()).await),
+            None => self.fetched().await,
         }
-        if known.may_fetch() {
-            match self.fetch().await {
-                Ok(set) => (known.set, known.fetched) = (Some(set), Some(Instant::now())),
-                Err(why) => tracing::warn!(issuer = self.issuer, why, "the issuer's keys cannot be fetched"),
-            }
-        }
+        let known = self.0.known();
         match &known.set {
             // An issuer that is out of reach for a while leaves its keys as they were.
             Some(_) => known.key(name).ok_or_else(|| super::invalid("its key is not one of the issuer's")),
             None => Err(Denied::Unknown("the issuer's keys are not known now; try again later".to_owned())),
         }
+    }
+
+    /// Resolves when they have been fetched, by us or by one who was at it, or may not be fetched now.
+    async fn fetched(&self) {
+        let (published, ended) = (self.0.clone(), self.0.known().ended);
+        let fetched = tokio::spawn(async move {
+            let _alone = published.fetching.lock().await;
+            let may_fetch = {
+                let mut known = published.known();
+                known.ended == ended && known.may_fetch()
+            };
+            if may_fetch {
+                let set = published.fetch().await;
+                published.known().take(set, &published.issuer);
+            }
+        });
+        let _ = fetched.await;
+    }
+}
+
+impl Published {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn fetch(&self) -> Result<JwkSet, String> {
@@ -105,6 +137,19 @@ impl Keys {
 }
 
 impl Known {
+    fn is_stale(&self) -> bool {
+        self.fetched.is_none_or(|fetched| fetched.elapsed() > STALE)
+    }
+
+    /// Takes what a fetch has brought.
+    fn take(&mut self, fetched: Result<JwkSet, String>, issuer: &str) {
+        self.ended += 1;
+        match fetched {
+            Ok(set) => (self.set, self.fetched) = (Some(set), Some(Instant::now())),
+            Err(why) => tracing::warn!(issuer, why, "the issuer's keys cannot be fetched"),
+        }
+    }
+
     fn may_fetch(&mut self) -> bool {
         self.tried.retain(|tried| tried.elapsed() < WINDOW);
         let may = self.tried.len() < FETCHES_MAX;
