@@ -202,6 +202,30 @@ fn a_session_that_has_ended_is_made_anew_and_nobody_notices() {
 }
 
 #[test]
+fn a_session_that_has_ended_is_made_anew_also_by_a_server_that_calls_that_a_bad_request() {
+    let (url, seen) =
+        scripted(|asked, before| match (asked.method.as_str(), asked.body["method"].as_str()) {
+            ("POST", Some("initialize")) => initialized(asked, before),
+            ("POST", Some("notifications/initialized")) => (202, String::new(), String::new()),
+            ("POST", Some("server/discover" | "x/wrong")) => refused(),
+            // The server has been started again, and knows nobody.
+            ("POST", Some("x/any" | "ping")) if asked.header("mcp-session-id") == Some("session-0") => {
+                refused()
+            }
+            ("POST", Some(method)) => json_answer(asked, json!({"method": method, "tools": []})),
+            _ => (405, String::new(), String::new()),
+        });
+    let client = wrap(&url, &[]);
+    client.initialize();
+    assert_eq!(client.request("x/any", json!({})).expect("as the test has it")["method"], "x/any");
+    let error = client.request("x/wrong", json!({})).expect_err("as the test has it");
+    assert_eq!(error["code"], -32000, "what is wrong with a request alone is told");
+    let seen = seen.lock().expect("as the test has it");
+    let sessions = seen.iter().filter(|asked| asked.body["method"] == "initialize").count();
+    assert_eq!(sessions, 2);
+}
+
+#[test]
 fn a_broken_stream_is_taken_up_again_where_it_broke() {
     let (url, _) = scripted(|asked, before| match (asked.method.as_str(), asked.body["method"].as_str()) {
         ("POST", Some("initialize")) => initialized(asked, before),

@@ -210,7 +210,7 @@ impl Http {
         let response = self.post(connection, message, &session).await?;
         match response.status() {
             status if status.is_success() => {}
-            StatusCode::NOT_FOUND if session.is_named() => {
+            status if self.has_ended(connection, &session, status).await => {
                 self.renew(connection, session.generation).await?;
                 // The answer to a question of the old session concerns nobody in the new one.
                 if let Message::Notification { .. } = message {
@@ -239,7 +239,7 @@ impl Http {
     ) -> Result<(), Failure> {
         let mut session = self.session().clone();
         let mut response = self.post(connection, message, &session).await?;
-        if response.status() == StatusCode::NOT_FOUND && session.is_named() {
+        if self.has_ended(connection, &session, response.status()).await {
             self.renew(connection, session.generation).await?;
             session = self.session().clone();
             response = self.post(connection, message, &session).await?;

@@ -153,6 +153,32 @@ impl Http {
         }
     }
 
+    /// Whether this response says that the session has ended. That is 404; but there are many servers which say 400, as they do to
+    /// a wrong request. Those are asked something that can only be wrong because of the session.
+    pub(super) async fn has_ended(
+        &self,
+        connection: &Arc<Connection>,
+        session: &Session,
+        status: StatusCode,
+    ) -> bool {
+        match status {
+            _ if !session.is_named() => false,
+            StatusCode::NOT_FOUND => true,
+            StatusCode::BAD_REQUEST => {
+                let ping = Message::Request {
+                    id: Id::from(connection.next_id()),
+                    method: "ping".to_owned(),
+                    params: None,
+                    extra: Fields::default(),
+                };
+                let answered = tokio::time::timeout(END, self.post(connection, &ping, session)).await;
+                let status = answered.ok().and_then(Result::ok).map(|response| response.status());
+                matches!(status, Some(StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND))
+            }
+            _ => false,
+        }
+    }
+
     /// The session has ended: a new one is made, and told what the old one knew.
     pub(super) async fn renew(
         self: &Arc<Self>,
