@@ -176,14 +176,27 @@ impl Kept {
             let is_read =
                 |stream: &Stream| stream.events.front().is_some_and(|(number, _)| *number <= stream.taken);
             let unread = |stream: &Stream| stream.reader.is_none() && stream.events.len() > 1;
+            let abandoned =
+                |stream: &Stream| stream.ended && stream.reader.is_none() && !stream.events.is_empty();
             let held = |stream: &Stream| stream.events.len() > 1;
             let find = |fits: &dyn Fn(&Stream) -> bool| {
                 self.streams.iter().find(|(_, stream)| fits(stream)).map(|(number, _)| *number)
             };
             let oldest = find(&is_read).or_else(|| find(&unread));
-            match oldest.or_else(|| (self.bytes > HELD_MAX).then(|| find(&held)).flatten()) {
-                Some(stream) => self.drop_oldest(stream),
-                None => break,
+            let mut abandoned = self.streams.iter().filter(|(_, stream)| abandoned(stream));
+            // The last of them may be as large as any message, and is kept.
+            let abandoned = abandoned.next().zip(abandoned.next()).map(|((first, _), _)| *first);
+            if let Some(stream) = oldest {
+                self.drop_oldest(stream);
+            } else if self.bytes <= HELD_MAX {
+                break;
+            } else if let Some(stream) = abandoned {
+                // Without its answer it is of no use: whoever comes back for that is told that it is gone.
+                self.let_go(stream);
+            } else if let Some(stream) = find(&held) {
+                self.drop_oldest(stream);
+            } else {
+                break;
             }
         }
         let ended = |stream: &Stream| stream.ended && stream.reader.is_none();
@@ -198,6 +211,12 @@ impl Kept {
             }
             !gone
         });
+    }
+
+    fn let_go(&mut self, stream: u64) {
+        if let Some(stream) = self.streams.remove(&stream) {
+            self.bytes -= stream.events.iter().map(|(_, line)| line.len()).sum::<usize>();
+        }
     }
 
     fn drop_oldest(&mut self, stream: u64) {
@@ -320,6 +339,26 @@ mod tests {
         let mut listener = streams.read(UNASKED, None).unwrap();
         streams.push_unasked("heard".to_owned());
         assert_eq!(next(&mut listener).await.unwrap(), "heard");
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_has_come_back_for_are_bounded_too() {
+        let streams = Streams::new();
+        let all: Vec<u64> = (0..20).map(|_| streams.open()).collect();
+        for stream in &all {
+            streams.push(*stream, "x".repeat(HELD_MAX / 8));
+            streams.end(*stream);
+        }
+        assert!(streams.lock().bytes <= HELD_MAX);
+        assert!(streams.read(all[0], Some(0)).is_none(), "it is said to be gone, and not to be empty");
+        let mut reader = streams.read(all[19], Some(0)).unwrap();
+        assert_eq!(next(&mut reader).await.unwrap().len(), HELD_MAX / 8);
+        drop(reader);
+        let largest = streams.open();
+        streams.push(largest, "x".repeat(2 * HELD_MAX));
+        streams.end(largest);
+        assert_eq!(streams.lock().bytes, 2 * HELD_MAX, "one is kept, however large");
+        assert!(streams.read(largest, Some(0)).is_some());
     }
 
     #[tokio::test]
