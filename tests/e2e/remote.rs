@@ -275,13 +275,16 @@ fn the_old_transport_is_spoken_too() {
             thread::spawn(move || old_transport(stream, &streams));
         }
     });
-    let client = wrap(&url, &["--sse"]);
-    let hello = client.initialize();
-    assert_eq!(hello["serverInfo"]["name"], "old");
-    assert_eq!(
-        client.request("x/any", json!({"a": 1})).expect("as the test has it")["echo"],
-        json!({"a": 1})
-    );
+    // Whoever does not know that it is the old one finds out.
+    for known in [&["--sse"][..], &[]] {
+        let client = wrap(&url, known);
+        let hello = client.initialize();
+        assert_eq!(hello["serverInfo"]["name"], "old");
+        assert_eq!(
+            client.request("x/any", json!({"a": 1})).expect("as the test has it")["echo"],
+            json!({"a": 1})
+        );
+    }
 }
 
 /// One stream for all answers, and a place for messages that it names first.
@@ -292,6 +295,9 @@ fn old_transport(stream: TcpStream, streams: &Mutex<Vec<std::sync::mpsc::Sender<
         if asked.method == "GET" {
             return (0, String::new(), String::new());
         }
+        if asked.path() == "/sse" {
+            return (405, String::new(), "Method Not Allowed".to_owned());
+        }
         let result = match asked.body["method"].as_str() {
             Some("initialize") => {
                 json!({"protocolVersion": "2024-11-05", "capabilities": {}, "serverInfo": {"name": "old", "version": "1"}})
@@ -300,7 +306,13 @@ fn old_transport(stream: TcpStream, streams: &Mutex<Vec<std::sync::mpsc::Sender<
         };
         if !asked.body["id"].is_null() {
             let line = json!({"jsonrpc": "2.0", "id": asked.body["id"], "result": result}).to_string();
-            streams.lock().expect("as the test has it")[0].send(line).expect("as the test has it");
+            streams
+                .lock()
+                .expect("as the test has it")
+                .last()
+                .expect("a stream")
+                .send(line)
+                .expect("as the test has it");
         }
         (202, String::new(), "Accepted".to_owned())
     };

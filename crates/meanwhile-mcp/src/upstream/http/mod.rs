@@ -12,6 +12,7 @@ pub mod sse;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,8 +70,9 @@ pub(super) struct Http {
     running: Mutex<HashMap<u64, AbortHandle>>,
     session: Mutex<Session>,
     renewing: tokio::sync::Mutex<()>,
-    /// Where messages go, if the server has the old transport: it says so itself.
-    endpoint: Option<watch::Sender<Option<Url>>>,
+    /// Whether the server has the old transport, and where its messages go: it says so itself.
+    is_old: AtomicBool,
+    endpoint: watch::Sender<Option<Url>>,
 }
 
 /// Why there is no answer.
@@ -114,7 +116,8 @@ pub(super) fn connect(
         running: Mutex::default(),
         session: Mutex::default(),
         renewing: tokio::sync::Mutex::default(),
-        endpoint: is_old.then(|| watch::Sender::new(None)),
+        is_old: AtomicBool::new(is_old),
+        endpoint: watch::Sender::default(),
     });
     let connection = Connection::new(name, Wire::Http(http.clone()), common);
     let held = connection.clone();
@@ -193,7 +196,7 @@ impl Http {
             http.running().remove(&sent_as);
             match ended {
                 // The answer comes in the one stream there is.
-                Ok(()) if http.endpoint.is_some() => {}
+                Ok(()) if http.is_old() => {}
                 Ok(()) => connection.lose(sent_as, "ended the stream of the request"),
                 Err(Failure::Lost(why)) => connection.lose(sent_as, &why),
                 // Asked before anything is known of the server, this is no answer.
@@ -244,10 +247,13 @@ impl Http {
             session = self.session().clone();
             response = self.post(connection, message, &session).await?;
         }
+        if self.turns_out_old(connection, message, response.status()).await {
+            response = self.post(connection, message, &session).await?;
+        }
         if !response.status().is_success() {
             return self.refused(connection, message, response, sent_as).await;
         }
-        if self.endpoint.is_some() {
+        if self.is_old() {
             return Ok(());
         }
         if matches!(message, Message::Request { method, .. } if method == "initialize") {
@@ -289,15 +295,6 @@ impl Http {
             session.add(&mut headers);
         }
         self.auth.send(self.client.post(url).headers(headers).body(message.to_line())).await
-    }
-
-    /// Where messages go.
-    async fn target(&self) -> Result<Url, Failure> {
-        let Some(endpoint) = &self.endpoint else { return Ok(self.url.clone()) };
-        let mut endpoint = endpoint.subscribe();
-        let known = tokio::time::timeout(CONNECT, endpoint.wait_for(Option::is_some)).await;
-        let known = known.ok().and_then(Result::ok).and_then(|url| url.clone());
-        known.ok_or_else(|| Failure::Refused("has not said where messages go".to_owned()))
     }
 
     /// A response that says no. It may carry the error that answers the request; else the status is all there is.
@@ -368,17 +365,21 @@ impl Http {
         about: Option<u64>,
     ) -> Result<(), Failure> {
         while let Some(bytes) = response.chunk().await.map_err(|error| failure(&error))? {
-            for event in decoder.push(&bytes) {
-                match event {
-                    Event::Data { name, data } if name.is_empty() || name == "message" => {
-                        self.text(connection, about, &data).await;
-                    }
-                    Event::Data { name, data } => self.other_event(connection, &name, &data),
-                    Event::TooLong { bytes } => connection.too_long(bytes, self.max_message, about),
-                }
-            }
+            self.take(connection, decoder.push(&bytes), about).await;
         }
         Ok(())
+    }
+
+    async fn take(&self, connection: &Arc<Connection>, events: Vec<Event>, about: Option<u64>) {
+        for event in events {
+            match event {
+                Event::Data { name, data } if name.is_empty() || name == "message" => {
+                    self.text(connection, about, &data).await;
+                }
+                Event::Data { name, data } => self.other_event(connection, &name, &data),
+                Event::TooLong { bytes } => connection.too_long(bytes, self.max_message, about),
+            }
+        }
     }
 
     /// Brings what a body or an event holds to the connection.
