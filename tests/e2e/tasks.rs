@@ -176,3 +176,21 @@ fn a_task_of_another_scope_is_not_there() {
     }
     assert_eq!(other.request("tasks/list", json!({})).unwrap()["tasks"], json!([]));
 }
+
+#[test]
+fn however_many_tasks_there_are_all_are_listed_page_by_page() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    let ids: Vec<Value> = (0..101)
+        .map(|number| as_task(&client, "echo", json!({"text": format!("{number}")}))["taskId"].clone())
+        .collect();
+    let page = |params: Value| client.request("tasks/list", params).expect("a page");
+    let (first, mut listed) = (page(json!({})), Vec::new());
+    let second = page(json!({"cursor": first["nextCursor"]}));
+    assert!(second.get("nextCursor").is_none(), "{second}");
+    for page in [&first, &second] {
+        listed.extend(page["tasks"].as_array().expect("tasks").iter().map(|task| task["taskId"].clone()));
+    }
+    listed.reverse();
+    assert_eq!(listed, ids);
+}

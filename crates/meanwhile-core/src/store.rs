@@ -166,6 +166,8 @@ pub struct Query {
     pub unannounced_only: bool,
     /// Only unfinished jobs that this peer answers for; `None` is every job.
     pub peer: Option<Peer>,
+    /// Only jobs that were made before this one, to go on with a list; none, if there is no such job.
+    pub before: Option<Handle>,
 }
 
 /// Why a store did not do what it was asked.

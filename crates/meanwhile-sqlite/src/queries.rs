@@ -239,6 +239,10 @@ fn newest_text(query: &Query, status: Option<Status>, part: Part) -> (String, Ve
         // Said again, in the words of the partial indexes.
         wanted.push(if status.is_terminal() { "finished_at IS NOT NULL" } else { "finished_at IS NULL" });
     }
+    if let Some(before) = &query.before {
+        wanted.push("id < (SELECT id FROM job WHERE handle = ?)");
+        values.push(before.to_string().into());
+    }
     match part {
         Part::All => {}
         Part::Uncollected => wanted.push(UNCOLLECTED),

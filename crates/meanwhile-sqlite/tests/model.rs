@@ -233,6 +233,7 @@ impl Pair {
                     uncollected_only,
                     unannounced_only,
                     peer,
+                    before: None,
                 })
                 .await;
             }

@@ -1,6 +1,6 @@
 //! A store in memory: what the suite was written against, and what engine tests run on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -283,8 +283,14 @@ impl Store for MemoryStore {
     }
 
     async fn list(&self, query: &Query) -> Result<Vec<Job>, StoreError> {
+        let older: Option<HashSet<Handle>> = query.before.map(|before| {
+            let rows = self.rows();
+            let seq = rows.get(&before).map_or(0, |row| row.seq);
+            rows.values().filter(|row| row.seq < seq).map(|row| row.job.handle).collect()
+        });
         let mut jobs = self.matching(|job| {
-            query.scope.as_ref().is_none_or(|scope| job.scope == *scope)
+            older.as_ref().is_none_or(|older| older.contains(&job.handle))
+                && query.scope.as_ref().is_none_or(|scope| job.scope == *scope)
                 && (query.statuses.is_empty() || query.statuses.contains(&job.status))
                 && query.peer.as_ref().is_none_or(|peer| is_held_by(job, peer))
                 && (!(query.uncollected_only || query.unannounced_only) || job.is_outstanding())

@@ -56,7 +56,6 @@ use self::passing::Passed;
 use self::questions::Questions;
 pub use self::reply::{ReplyTo, Streamed};
 use self::session::Introduction;
-pub(crate) use self::tasks::one_page;
 use crate::catalog::Catalog;
 use crate::clients::Patience;
 use crate::economy::EagerPolls;

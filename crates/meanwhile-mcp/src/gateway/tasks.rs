@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meanwhile_core::engine::{Action, Controlled, Until, answer, read_answer, wait};
 use meanwhile_core::job::Input;
-use meanwhile_core::store::{LIST_MAX, Query};
+use meanwhile_core::store::Query;
 use meanwhile_core::{Actor, Handle, Job, Json, Op, Refused, Status, StoreError};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -23,6 +23,8 @@ use crate::words;
 
 /// A task's client is told to ask again no later than this: it costs no model a turn.
 const POLL_MAX: Duration = Duration::from_secs(5);
+/// How many tasks are listed at once.
+const PAGE: usize = 100;
 /// How long one wait for a task's end is, before it is looked at again.
 const WAIT: Duration = Duration::from_secs(3600);
 
@@ -37,17 +39,6 @@ impl From<StoreError> for Wrong {
 
 pub(super) fn invalid(why: &str) -> Wrong {
     Wrong(protocol_error(INVALID_PARAMS, why))
-}
-
-/// Refuses to go on behind the only page of a list.
-pub(crate) fn one_page(params: &Fields) -> Result<(), Answer> {
-    match params.get("cursor").map(RawValue::get) {
-        None | Some("null") => Ok(()),
-        Some(_) => Err(protocol_error(
-            INVALID_PARAMS,
-            "`cursor`: there is only one page, and no cursor was given out",
-        )),
-    }
 }
 
 fn no_responses() -> Wrong {
@@ -287,16 +278,35 @@ impl Gateway {
         });
     }
 
-    /// All of them on one page: a store lists no more than [`LIST_MAX`].
+    /// One page of them, the newest first. A cursor is the id of the last one that was listed.
     async fn list_core_tasks(&self, params: &Fields) -> Result<Answer, Wrong> {
-        one_page(params).map_err(Wrong)?;
+        let before = match params.get("cursor").map(RawValue::get) {
+            None | Some("null") => None,
+            Some(_) => Some(self.listed(params.read("cursor").unwrap_or_default()).await?),
+        };
         let scope = Some(self.settings.scope.clone());
-        let query = Query { scope, limit: LIST_MAX, ..Query::default() };
+        let query = Query { scope, before, limit: PAGE + 1, ..Query::default() };
+        let mut jobs = self.engine.store().list(&query).await?;
+        let is_last = jobs.len() <= PAGE;
+        jobs.truncate(PAGE);
+        let mut result = Fields::default();
         let mut tasks = Vec::new();
-        for job in self.engine.store().list(&query).await?.iter().filter(|job| job.expired_at.is_none()) {
-            tasks.push(self.core_task(job).await?);
+        for job in jobs.iter().filter(|job| job.expired_at.is_none()) {
+            tasks.push(self.core_task(job).await?.to_json());
         }
-        Ok(Answer::Result(to_json(&json!({"tasks": tasks}))))
+        result.set("tasks", to_json(&tasks));
+        if let Some(last) = jobs.last().filter(|_| !is_last) {
+            result.set("nextCursor", to_json(&last.handle));
+        }
+        Ok(Answer::Result(result.to_json()))
+    }
+
+    /// The job that a cursor names.
+    async fn listed(&self, cursor: String) -> Result<Handle, Wrong> {
+        let wrong = || invalid("`cursor`: none that was given out here, or one that is too old; begin anew");
+        let handle: Handle = cursor.parse().map_err(|_| wrong())?;
+        let job = self.engine.store().job(handle).await?;
+        job.filter(|job| job.scope == self.settings.scope).map(|job| job.handle).ok_or_else(wrong)
     }
 
     async fn cancel_core_task(self: &Arc<Self>, params: &Fields) -> Result<Answer, Wrong> {

@@ -4,8 +4,8 @@ use meanwhile_core::Json;
 
 use super::member::{Member, kind};
 use super::{HubConversation, Request, lock, names};
-use crate::gateway::{ReplyTo, one_page};
-use crate::message::{Answer, Fields, to_json};
+use crate::gateway::ReplyTo;
+use crate::message::{Answer, Fields, INVALID_PARAMS, error, to_json};
 
 /// Of so many resources it is remembered who has them.
 const URIS_MAX: usize = 100_000;
@@ -14,8 +14,10 @@ impl HubConversation {
     /// The list of all servers that are there, on one page.
     pub(super) async fn list(&self, request: Request, reply: ReplyTo) {
         let Some((field, key)) = kind(&request.method) else { return };
-        if let Err(refused) = one_page(&request.params) {
-            return reply.send(request.id, refused).await;
+        if request.params.get("cursor").is_some_and(|cursor| cursor.get() != "null") {
+            let refused =
+                error(INVALID_PARAMS, "`cursor`: there is only one page, and no cursor was given out");
+            return reply.send(request.id, Answer::Error(refused)).await;
         }
         let mut all: Vec<Json> = Vec::new();
         let mut ours: Vec<Json> = Vec::new();

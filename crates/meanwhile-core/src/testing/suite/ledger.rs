@@ -27,6 +27,15 @@ pub async fn jobs_are_listed_by_scope_and_status(store: Arc<dyn Store>, _clock: 
     assert_eq!(list(None, &[], 1, false).await, [other]);
     store.apply(done, Op::Collect { by: Actor::Agent }).await.unwrap();
     assert_eq!(list(Some("me"), &[], 10, true).await, [queued, done]);
+    let older = async |scope: Option<&str>, before| {
+        let scope = scope.map(str::to_owned);
+        let query = Query { scope, before: Some(before), limit: 10, ..Query::default() };
+        handles(store.list(&query).await.unwrap())
+    };
+    assert_eq!(older(None, other).await, [queued, done]);
+    assert_eq!(older(Some("me"), queued).await, [done]);
+    assert!(older(None, done).await.is_empty());
+    assert!(older(None, Handle::random()).await.is_empty(), "nothing is older than what is not there");
 }
 
 /// A job that has ended in the given scope, uncollected.
