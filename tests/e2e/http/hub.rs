@@ -242,6 +242,8 @@ fn a_server_that_comes_up_late_is_there_in_sessions_that_began_without_it() {
     let is_there =
         || tool_names(&session.request("tools/list", &json!({}))["result"]).contains(&"later__echo");
     assert!(!is_there());
+    let refused = session.request("logging/setLevel", &json!({"level": "loud"}));
+    assert_eq!(refused["error"]["code"], -32602, "{refused}");
     session.request("logging/setLevel", &json!({"level": "error"}));
     session.request("logging/setLevel", &json!({"level": "debug"}));
     served.process.wait_log_count("set level debug", 1);

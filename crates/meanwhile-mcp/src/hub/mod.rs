@@ -270,6 +270,11 @@ impl HubConversation {
     }
 
     async fn set_level(&self, request: &Request, reply: ReplyTo) {
+        let level: String = request.params.read("level").unwrap_or_default();
+        if modern::severity(&level).is_none() {
+            let why = format!("`level`: must be one of {}", modern::LEVELS.join(", "));
+            return reply.send(request.id.clone(), Answer::Error(error(INVALID_PARAMS, &why))).await;
+        }
         let told = self.members.iter().map(|member| {
             let (of, params) = (member.clone(), request.params.clone());
             let told = tokio::spawn(async move { of.set_level(params).await });
