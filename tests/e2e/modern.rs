@@ -254,6 +254,23 @@ fn of_two_prompts_that_ask_each_is_asked_on_when_it_is_answered() {
 }
 
 #[test]
+fn a_call_that_is_always_waited_for_asks_its_client_as_well() {
+    let client = Client::wrap(&["--mode", "inline"], &[FIXTURE]);
+    let can = json!({"elicitation": {}});
+    let mut params = call("ask_elicitation", json!({}));
+    let asked = client.modern("tools/call", params.clone(), &can).unwrap();
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap();
+    params["requestState"] = asked["requestState"].clone();
+    params["inputResponses"] = json!({key: {"action": "accept", "content": {"colour": "red"}}});
+    let answer = client.modern("tools/call", params, &can).unwrap();
+    assert_eq!(answer["resultType"], "complete", "{answer}");
+    assert!(text(&answer).contains("red"), "{answer}");
+    let declined = client.modern("tools/call", call("ask_elicitation", json!({})), &json!({})).unwrap();
+    assert!(!text(&declined).contains("job_"), "{declined}");
+}
+
+#[test]
 fn a_call_that_asks_is_answered_with_the_question_and_comes_again() {
     let client = Client::wrap(&[], &[FIXTURE]);
     let can = json!({"elicitation": {}});

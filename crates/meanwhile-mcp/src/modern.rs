@@ -67,6 +67,12 @@ impl Capabilities {
         }
     }
 
+    /// Whether a server may ask it anything.
+    #[must_use]
+    pub fn can_be_asked(self) -> bool {
+        self.elicitation || self.sampling || self.roots
+    }
+
     /// Whether the client can answer this request of a server, which has these parameters.
     #[must_use]
     pub fn answers(self, method: &str, params: Option<&RawValue>) -> bool {

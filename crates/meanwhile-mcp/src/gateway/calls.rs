@@ -264,11 +264,15 @@ impl Gateway {
     }
 
     async fn wait_inline(self: &Arc<Self>, asked: &Asked, open: &OpenCall) -> Called {
-        let budget = self.budget(&asked.tool, &open.caller).await;
+        let mut budget = self.budget(&asked.tool, &open.caller).await;
+        if budget.is_none() && open.caller.is_modern() && open.caller.capabilities.can_be_asked() {
+            // What is asked goes to it in a round of its call, which is a job meanwhile. For all else it waits as long.
+            budget = Some(Duration::MAX);
+        }
         let began = Instant::now();
         let token = asked.meta.get("progressToken");
         let forward = |progress: Progress| open.forward_progress(token, &progress);
-        let follows_tasks = open.caller.capabilities.tasks;
+        let follows_tasks = open.caller.capabilities.tasks && asked.may_become_a_job();
         let waited = Waited { budget, cancel: &open.cancel, hand_off: &open.hand_off, follows_tasks };
         let call = || asked.call(&self.settings);
         let called = self.engine.call(&asked.request, call, policy(&asked.tool), waited, forward).await;

@@ -4,6 +4,7 @@
 //! See <https://modelcontextprotocol.io/specification/2026-07-28/basic/patterns/mrtr>.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use meanwhile_core::job::Input;
 use meanwhile_core::{Handle, Job, Status, StoreError};
@@ -73,8 +74,15 @@ impl Gateway {
         if let Some(responses) = fields.get("inputResponses") {
             self.take_responses(&job, responses).await?;
         }
-        let patience = self.budget(tool, &open.caller).await.unwrap_or_default();
-        let job = self.wait_for(job.handle, patience).await?.ok_or_else(unknown)?;
+        let (handle, patience) = (job.handle, self.budget(tool, &open.caller).await);
+        let job = loop {
+            let job = self.wait_for(handle, patience.unwrap_or(Duration::MAX)).await?.ok_or_else(unknown)?;
+            // Without a budget it is waited for as long as it takes.
+            let asks = job.status == Status::InputRequired;
+            if patience.is_some() || asks || job.status.is_terminal() {
+                break job;
+            }
+        };
         if !job.status.is_terminal() {
             return Ok(self.handle_answer(&open.caller, &job, false, catalog).await);
         }
