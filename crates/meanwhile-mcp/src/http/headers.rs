@@ -129,11 +129,12 @@ fn is_same(told: &str, value: &Value) -> bool {
     match value {
         Value::String(text) => told == text,
         Value::Bool(flag) => told == if *flag { "true" } else { "false" },
-        // `42.0` and `42` are the same number.
-        Value::Number(number) => {
-            told == number.to_string()
-                || told.parse::<f64>().is_ok_and(|told| Some(told) == number.as_f64() && told.is_finite())
-        }
+        Value::Number(number) => match (number.as_i128(), told.parse::<i128>()) {
+            // Large ones that differ may be the same as floating-point numbers.
+            (Some(number), Ok(told)) => number == told,
+            // `42.0` and `42` are the same number.
+            _ => told.parse::<f64>().is_ok_and(|told| Some(told) == number.as_f64() && told.is_finite()),
+        },
         _ => false,
     }
 }
@@ -241,6 +242,9 @@ mod tests {
         assert!(check(&[("mcp-param-n", "42.0")], json!({"deep": {"n": 42}})));
         assert!(check(&[("mcp-param-n", "42")], json!({"deep": {"n": 42.0}})));
         assert!(!check(&[("mcp-param-n", "43")], json!({"deep": {"n": 42}})));
+        let large = 9_007_199_254_740_993_u64;
+        assert!(check(&[("mcp-param-n", &large.to_string())], json!({"deep": {"n": large}})));
+        assert!(!check(&[("mcp-param-n", &(large - 1).to_string())], json!({"deep": {"n": large}})));
         assert!(check(&[("mcp-param-flag", "true")], json!({"flag": true})));
         assert!(!check(&[("mcp-param-flag", "True")], json!({"flag": true})));
         let hello = format!("=?base64?{}?=", BASE64.encode("Hello, 世界".as_bytes()));
