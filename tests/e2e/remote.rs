@@ -265,6 +265,21 @@ fn a_refusal_is_told_and_no_other_place_is_followed() {
 }
 
 #[test]
+fn a_call_that_is_sent_elsewhere_was_not_made() {
+    let (url, _) = scripted(|asked, before| match asked.body["method"].as_str() {
+        Some("initialize") => initialized(asked, before),
+        Some("server/discover") => refused(),
+        Some("tools/call") => (307, "location: http://127.0.0.1:1/else\r\n".to_owned(), String::new()),
+        Some("tools/list") => json_answer(asked, json!({"tools": []})),
+        _ => (202, String::new(), String::new()),
+    });
+    let client = wrap(&url, &[]);
+    client.initialize();
+    let why = client.request("tools/call", json!({"name": "x"})).expect_err("it was not made").to_string();
+    assert!(why.contains("is not followed") && !why.contains("not known"), "{why}");
+}
+
+#[test]
 fn the_old_transport_is_spoken_too() {
     let streams: Arc<Mutex<Vec<std::sync::mpsc::Sender<String>>>> = Arc::default();
     let listener = TcpListener::bind("127.0.0.1:0").expect("as the test has it");

@@ -63,6 +63,8 @@ pub(crate) fn parse(
     is_toml: bool,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<Vec<Server>> {
+    // Some editors begin a file with it.
+    let text = text.trim_start_matches('\u{feff}');
     let root: Map<String, Value> = if is_toml {
         toml::from_str(text).map_err(|error| not_toml(text, &error))?
     } else {
@@ -360,6 +362,15 @@ mod tests {
         .unwrap();
         let read = servers(root, &|_| None).unwrap();
         assert_eq!((read[0].ttl, read[0].share), (Some(Duration::from_secs(72 * 3600)), true));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_file() {
+        for (text, is_toml) in
+            [(r#"{"mcpServers": {"s": {"command": "x"}}}"#, false), ("[mcpServers.s]\ncommand = \"x\"", true)]
+        {
+            assert_eq!(parse(&format!("\u{feff}{text}"), is_toml, &|_| None).unwrap().len(), 1);
+        }
     }
 
     #[test]

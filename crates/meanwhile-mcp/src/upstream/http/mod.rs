@@ -327,7 +327,8 @@ impl Http {
             connection.refuse(sent_as, &why);
             return Ok(());
         }
-        let is_known = status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE;
+        let is_known =
+            status.is_client_error() || status.is_redirection() || status == StatusCode::SERVICE_UNAVAILABLE;
         Err(if is_known { Failure::Refused(why) } else { Failure::Lost(why) })
     }
 
