@@ -265,6 +265,27 @@ fn a_refusal_is_told_and_no_other_place_is_followed() {
 }
 
 #[test]
+fn a_legacy_server_may_say_in_any_way_that_it_does_not_know_the_question_who_it_is() {
+    const JSON: &str = "content-type: application/json\r\n";
+    let to_nobody =
+        r#"{"jsonrpc": "2.0", "id": null, "error": {"code": -32600, "message": "not initialized"}}"#;
+    for (status, kind, body) in [
+        (200, JSON, to_nobody),
+        (200, JSON, "[]"),
+        (202, "", ""),
+        (404, "", "nothing here"),
+        (500, JSON, to_nobody),
+    ] {
+        let (url, _) = scripted(move |asked, before| match asked.body["method"].as_str() {
+            Some("initialize") => initialized(asked, before),
+            Some("server/discover") => (status, kind.to_owned(), body.to_owned()),
+            _ => (202, String::new(), String::new()),
+        });
+        assert_eq!(wrap(&url, &[]).initialize()["serverInfo"]["name"], "s", "{status} {body}");
+    }
+}
+
+#[test]
 fn a_call_that_is_sent_elsewhere_was_not_made() {
     let (url, _) = scripted(|asked, before| match asked.body["method"].as_str() {
         Some("initialize") => initialized(asked, before),

@@ -197,6 +197,8 @@ impl Http {
             match ended {
                 // The answer comes in the one stream there is.
                 Ok(()) if http.is_old() => {}
+                // It is there, and does not know the question.
+                Ok(()) if asks_era => connection.refuse(sent_as, "did not answer who it is"),
                 Ok(()) => connection.lose(sent_as, "ended the stream of the request"),
                 Err(Failure::Lost(why)) => connection.lose(sent_as, &why),
                 // Asked before anything is known of the server, this is no answer.
