@@ -57,7 +57,9 @@ impl Guard {
 
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = uri.authority().map(Authority::as_str).or_else(|| text(headers.get(HOST)));
-        if !host.is_some_and(|host| self.allows_host(host)) {
+        // Whoever stands between us and the client may have looked at another one than we do.
+        let is_one = headers.get_all(HOST).iter().nth(1).is_none();
+        if !is_one || !host.is_some_and(|host| self.allows_host(host)) {
             return Err(forbidden("Host", host.unwrap_or_default(), "--allow-host"));
         }
         // More than one is no browser's doing.
@@ -182,6 +184,11 @@ mod tests {
         ] {
             assert!(!check(&guard, "localhost", Some(origin)), "{origin}");
         }
+        let mut twice = HeaderMap::new();
+        for host in ["localhost", "evil.example"] {
+            twice.append(HOST, host.parse().unwrap());
+        }
+        assert!(guard.check(&Uri::from_static("/mcp"), &twice).is_err(), "a host is named once");
         assert!(
             Guard::default().check(&Uri::from_static("/mcp"), &HeaderMap::new()).is_err(),
             "a request names its host"
