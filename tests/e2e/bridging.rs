@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 
 use crate::client::{CONFORMANCE, Client, Hello, Home, LEGACY_TASKS, text};
-use crate::remote::{Server, json_answer, scripted, wrap};
+use crate::modern::with_tasks;
+use crate::remote::{Asked, Server, json_answer, scripted, wrap};
 
 const EXTENSION: &[&str] = &[CONFORMANCE, "--tasks", "extension"];
 
@@ -142,45 +143,83 @@ fn a_task_of_a_server_elsewhere_is_found_again_after_a_crash_of_ours() {
     }
 }
 
+/// What a server elsewhere answers whose only tool is always a task, of which it says these things as well.
+fn task_of_another(asked: &Asked, is_done: bool, more: &Value) -> (u16, String, String) {
+    let with = |more: Value| {
+        let mut task = json!({"taskId": "t", "createdAt": "2026-07-28T00:00:00Z", "ttlMs": null,
+            "lastUpdatedAt": "2026-07-28T00:00:00Z", "pollIntervalMs": 20, "status": "working"});
+        let fields = task.as_object_mut().expect("it is an object");
+        fields.extend(more.as_object().expect("it is an object").clone());
+        json_answer(asked, task)
+    };
+    match asked.body["method"].as_str() {
+        Some("server/discover") => json_answer(
+            asked,
+            json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "serverInfo": {"name": "s", "version": "1"},
+                "capabilities": {"tools": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}, "ttlMs": 0, "cacheScope": "private"}),
+        ),
+        Some("tools/call") => with(more.clone()),
+        Some("tasks/get") if !is_done => with(json!({"resultType": "complete"})),
+        Some("tasks/get") => with(json!({"resultType": "complete", "status": "completed",
+            "result": {"resultType": "complete", "content": [{"type": "text", "text": "done"}]}})),
+        Some("subscriptions/listen") => {
+            let told = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {
+                "notifications": {"taskIds": ["t"]}, "_meta": {"io.modelcontextprotocol/subscriptionId": asked.body["id"]}}});
+            (200, "content-type: text/event-stream\r\n".to_owned(), format!("data: {told}\n\n"))
+        }
+        _ => json_answer(
+            asked,
+            json!({"resultType": "complete", "tools": [{"name": "x", "inputSchema": {"type": "object"}}], "ttlMs": 0,
+                "cacheScope": "private"}),
+        ),
+    }
+}
+
 #[test]
 fn a_subscription_to_a_task_that_breaks_off_is_made_again() {
     let subscribed = AtomicU32::new(0);
     let (url, _) = scripted(move |asked, _| {
-        let task = json!({"taskId": "t", "createdAt": "2026-07-28T00:00:00Z", "ttlMs": null,
-            "lastUpdatedAt": "2026-07-28T00:00:00Z", "pollIntervalMs": 20, "status": "working"});
-        let with = |more: Value| {
-            let mut fields = task.as_object().expect("it is an object").clone();
-            fields.extend(more.as_object().expect("it is an object").clone());
-            json_answer(asked, fields.into())
-        };
-        match asked.body["method"].as_str() {
-            Some("server/discover") => json_answer(
-                asked,
-                json!({"resultType": "complete", "supportedVersions": ["2026-07-28"], "serverInfo": {"name": "s", "version": "1"},
-                    "capabilities": {"tools": {}, "extensions": {"io.modelcontextprotocol/tasks": {}}}, "ttlMs": 0, "cacheScope": "private"}),
-            ),
-            Some("tools/call") => with(json!({"resultType": "task"})),
-            Some("tasks/get") if subscribed.load(Ordering::SeqCst) < 2 => {
-                with(json!({"resultType": "complete"}))
-            }
-            Some("tasks/get") => with(json!({"resultType": "complete", "status": "completed",
-                "result": {"resultType": "complete", "content": [{"type": "text", "text": "done"}]}})),
-            Some("subscriptions/listen") => {
-                subscribed.fetch_add(1, Ordering::SeqCst);
-                let told = json!({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": {
-                    "notifications": {"taskIds": ["t"]}, "_meta": {"io.modelcontextprotocol/subscriptionId": asked.body["id"]}}});
-                (200, "content-type: text/event-stream\r\n".to_owned(), format!("data: {told}\n\n"))
-            }
-            _ => json_answer(
-                asked,
-                json!({"resultType": "complete", "tools": [{"name": "x", "inputSchema": {"type": "object"}}], "ttlMs": 0,
-                    "cacheScope": "private"}),
-            ),
-        }
+        subscribed.fetch_add(u32::from(asked.body["method"] == "subscriptions/listen"), Ordering::SeqCst);
+        task_of_another(asked, subscribed.load(Ordering::SeqCst) >= 2, &json!({"resultType": "task"}))
     });
     let client = wrap(&url, &["--mode", "handle"]);
     client.initialize();
     let handle = client.call("x", json!({}))["structuredContent"]["handle"].clone();
     let result = client.call("poll_result", json!({"handle": handle, "wait_ms": 15_000}));
     assert_eq!(text(&result), "done", "{result}");
+}
+
+#[test]
+fn what_a_server_says_of_a_task_that_nobody_has_heard_of_yet_reaches_the_client() {
+    let (url, _) = scripted(move |asked, _| {
+        let meta = json!({"io.modelcontextprotocol/model-immediate-response": "Have a tea."});
+        let source = json!({"name": "news", "since": 1.50});
+        task_of_another(asked, false, &json!({"resultType": "task", "eventSource": source, "_meta": meta}))
+    });
+    let home = Home::new();
+    let wrap = || {
+        let meanwhile = crate::client::meanwhile();
+        let args =
+            [meanwhile, "wrap", "--inline-budget", "50ms", "--no-linger", "--lease", "1s", "--url", &url];
+        Client::spawn_in(&home, &args, &[("MEANWHILE_LOG", "info")])
+    };
+    let first = wrap();
+    let plain = first.modern("tools/call", json!({"name": "x", "arguments": {"n": 1}}), &json!({})).unwrap();
+    assert!(text(&plain).contains("Its server says: Have a tea."), "{plain}");
+    let task = first.modern("tools/call", json!({"name": "x"}), &with_tasks()).unwrap();
+    let says_so = |task: &Value| {
+        assert_eq!(task["eventSource"], json!({"name": "news", "since": 1.5}), "{task}");
+        assert!(task["_meta"]["io.modelcontextprotocol/model-immediate-response"].is_string(), "{task}");
+    };
+    says_so(&task);
+    assert!(task["taskId"].as_str().unwrap().starts_with("job_"), "it is ours: {task}");
+    let get = |client: &Client| {
+        client.modern("tasks/get", json!({"taskId": task["taskId"]}), &with_tasks()).unwrap()
+    };
+    says_so(&get(&first));
+    // Also where it is found again.
+    first.kill();
+    first.wait_exit();
+    let second = wrap();
+    says_so(&second.poll("the task", || Some(get(&second)).filter(|task| task["eventSource"].is_object())));
 }

@@ -191,6 +191,13 @@ pub fn beside(mut said: Said, twin: Handle) -> Said {
     said
 }
 
+/// What is said of a job ([`started`]) whose server has something to say to the model meanwhile.
+#[must_use]
+pub fn told_at_once(mut said: Said, text: &str) -> Said {
+    let _ = write!(said.text, " Its server says: {}", clip(text));
+    said
+}
+
 /// A job that has not ended; it is worth asking again after `poll_after`.
 #[must_use]
 pub fn pending(job: &Job, ahead: u64, poll_after: Duration, now: Timestamp) -> Said {

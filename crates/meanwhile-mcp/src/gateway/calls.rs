@@ -314,7 +314,11 @@ impl Gateway {
             _ => 0,
         };
         let poll = catalog.our_name(words::POLL_RESULT);
-        tool_result(&words::started(job, ahead, &poll, joined))
+        let said = words::started(job, ahead, &poll, joined);
+        tool_result(&match self.extras.for_the_model(job.handle) {
+            Some(text) => words::told_at_once(said, &text),
+            None => said,
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use meanwhile_core::job::{Failure, FailureKind};
 use meanwhile_core::{Attempt, Executor, Job, Json, RunContext};
 use serde::Deserialize;
 
+use super::extras::Extras;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, error};
 use crate::upstream::{Connection, Follower, Party, Reply, Task, Upstream, Waiting};
 
@@ -21,11 +22,18 @@ pub(super) struct McpExecutor {
     party: Party,
     server: String,
     scope: String,
+    extras: Arc<Extras>,
 }
 
 impl McpExecutor {
-    pub(super) fn new(upstream: Arc<Upstream>, party: Party, server: String, scope: String) -> McpExecutor {
-        McpExecutor { upstream, party, server, scope }
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        party: Party,
+        server: String,
+        scope: String,
+        extras: Arc<Extras>,
+    ) -> McpExecutor {
+        McpExecutor { upstream, party, server, scope, extras }
     }
 
     fn user(&self) -> (Arc<Upstream>, Party) {
@@ -53,6 +61,7 @@ impl Executor for McpExecutor {
         };
         // Not done again, but found again: its work goes on at the server.
         if let Some(task) = context.attached().as_deref().and_then(Task::read) {
+            let _shown = self.extras.show(context.handle(), task.extras());
             return Follower::new(self.user(), connection, task, None, context).run().await;
         }
         let mut params = Fields::parse(request.get()).unwrap_or_default();
@@ -81,6 +90,7 @@ impl Executor for McpExecutor {
 impl McpExecutor {
     /// The call has become a task of the server, which is followed to its end.
     async fn follow(&self, call: Waiting, task: Task, context: RunContext) -> Attempt {
+        let _shown = self.extras.show(context.handle(), task.extras());
         context.is_a_task();
         // A task of a process is gone when the process is.
         let outlives_us = self.upstream.is_remote();

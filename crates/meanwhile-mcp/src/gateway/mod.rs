@@ -10,6 +10,7 @@ mod caller;
 mod calls;
 mod carried;
 mod executor;
+mod extras;
 mod held;
 mod history;
 mod lane;
@@ -44,6 +45,7 @@ use tokio_util::task::TaskTracker;
 
 use self::caller::Caller;
 use self::executor::McpExecutor;
+use self::extras::Extras;
 use self::held::Held;
 use self::history::History;
 use self::lane::Lane;
@@ -116,6 +118,7 @@ pub struct Gateway {
     given_up: Mutex<Vec<Arc<OpenCall>>>,
     questions: Questions,
     held: Held,
+    extras: Arc<Extras>,
     requests: TaskTracker,
     /// There is nothing to serve the client with.
     hopeless: CancellationToken,
@@ -166,7 +169,8 @@ impl Gateway {
         let party = upstream.party();
         let (server, scope) = (settings.launch.name.clone(), settings.scope.clone());
         let ledger = Ledger::new(&*store);
-        let executor = Arc::new(McpExecutor::new(upstream.clone(), party, server, scope));
+        let extras = Arc::<Extras>::default();
+        let executor = Arc::new(McpExecutor::new(upstream.clone(), party, server, scope, extras.clone()));
         let engine = Engine::new(store, artifacts, executor, settings.engine.clone());
         let gateway = Arc::new_cyclic(|me| Gateway {
             me: me.clone(),
@@ -190,6 +194,7 @@ impl Gateway {
             given_up: Mutex::default(),
             questions: Questions::default(),
             held: Held::default(),
+            extras,
             requests: TaskTracker::new(),
             hopeless: CancellationToken::new(),
             closing: CancellationToken::new(),

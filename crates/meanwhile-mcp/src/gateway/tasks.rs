@@ -84,6 +84,7 @@ impl Gateway {
     /// A job as a task that was just made, in the extension's form.
     pub(super) async fn created_extension_task(&self, job: &Job) -> Answer {
         let mut task = dialect::extension_task(job, &Detail::None, self.poll_interval(job).await);
+        self.extras.add_to(job.handle, &mut task);
         task.set("resultType", to_json("task"));
         Answer::Result(task.to_json())
     }
@@ -117,7 +118,9 @@ impl Gateway {
             (Status::Failed, Some(failure)) => Detail::Error(dialect::failure(failure)),
             _ => Detail::None,
         };
-        Ok(dialect::extension_task(job, &detail, self.poll_interval(job).await))
+        let mut task = dialect::extension_task(job, &detail, self.poll_interval(job).await);
+        self.extras.add_to(job.handle, &mut task);
+        Ok(task)
     }
 
     pub(super) async fn update_task(self: &Arc<Self>, id: Id, params: Option<Json>, reply: ReplyTo) {

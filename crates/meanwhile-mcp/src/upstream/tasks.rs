@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use meanwhile_core::Json;
+use meanwhile_core::job::UPSTREAM_TASK_MAX;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +20,23 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// What a task is known to have, in either dialect. All else that is said of one passes as it is.
+const KNOWN: [&str; 14] = [
+    "task",
+    "taskId",
+    "status",
+    "statusMessage",
+    "createdAt",
+    "lastUpdatedAt",
+    "ttl",
+    "ttlMs",
+    "pollInterval",
+    "pollIntervalMs",
+    "inputRequests",
+    "result",
+    "error",
+    "resultType",
+];
 /// For how long, in milliseconds, a server is asked to keep what it has done.
 const TTL_MS: u64 = 24 * 3600 * 1000;
 
@@ -27,6 +45,9 @@ const TTL_MS: u64 = 24 * 3600 * 1000;
 pub(crate) struct Task {
     pub(super) dialect: Dialect,
     pub(super) id: String,
+    /// What else was said of it when it was made: the text of an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extras: Option<String>,
 }
 
 /// The wire form of a task.
@@ -44,12 +65,27 @@ impl Task {
     /// The task that a call has become, if that is its answer.
     pub(crate) fn created(result: &Json, era: Era) -> Option<Task> {
         let fields = Fields::parse(result.get()).ok()?;
-        let (dialect, task) = match era {
-            Era::Legacy => (Dialect::Core, fields.read::<Fields>("task")?),
-            Era::Modern if fields.read::<String>("resultType")? == "task" => (Dialect::Extension, fields),
+        let (dialect, id) = match era {
+            Era::Legacy => (Dialect::Core, fields.read::<Fields>("task")?.read("taskId")?),
+            Era::Modern if fields.read::<String>("resultType")? == "task" => {
+                (Dialect::Extension, fields.read("taskId")?)
+            }
             Era::Modern => return None,
         };
-        Some(Task { dialect, id: task.read("taskId")? })
+        let mut extras = Fields::parse(without_related_task(result).get()).unwrap_or_default();
+        for known in KNOWN {
+            extras.take(known);
+        }
+        let extras = (!extras.is_empty()).then(|| extras.to_json().get().to_owned());
+        let task = Task { dialect, id, extras };
+        // It is kept for as long as the task is followed, and stored with it.
+        let is_small = task.to_text().len() <= UPSTREAM_TASK_MAX;
+        Some(if is_small { task } else { Task { extras: None, ..task } })
+    }
+
+    /// What its server said of it that we know nothing of.
+    pub(crate) fn extras(&self) -> Fields {
+        self.extras.as_deref().and_then(|text| Fields::parse(text).ok()).unwrap_or_default()
     }
 
     /// As it was stored.
@@ -178,6 +214,18 @@ mod tests {
         assert_eq!(created(flat, Era::Legacy), None);
         assert_eq!(created(json!({"content": []}), Era::Legacy), None);
         assert_eq!(created(json!({"content": [], "task": {"taskId": "t"}}), Era::Modern), None);
+    }
+
+    #[test]
+    fn what_else_is_said_of_a_task_is_kept_with_it_where_that_is_not_much() {
+        let meta = json!({"io.modelcontextprotocol/related-task": {"taskId": "t"}, "mine": 1});
+        let said = |more: &str| json!({"resultType": "task", "taskId": "t", "_meta": meta, "more": more});
+        let created = |more: &str| Task::created(&to_json(&said(more)), Era::Modern).unwrap();
+        let task = created("x");
+        assert_eq!(task.extras().to_json().get(), r#"{"_meta":{"mine":1},"more":"x"}"#);
+        assert_eq!(Task::read(&task.to_text()), Some(task));
+        let task = created(&"x".repeat(UPSTREAM_TASK_MAX));
+        assert!(task.extras().is_empty() && task.id == "t");
     }
 
     #[test]
