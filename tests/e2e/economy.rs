@@ -114,15 +114,28 @@ fn a_tool_that_is_always_slow_is_not_waited_for() {
 
 #[test]
 fn a_tool_that_ends_in_time_is_waited_for_beyond_the_budget() {
-    let client =
-        Client::wrap(&["--inline-budget", "300ms", "--tool", "read_only*=inline-budget=300ms"], &[FIXTURE]);
+    let client = Client::wrap(&["--tool", "read_only*=inline-budget=2s"], &[FIXTURE]);
     client.initialize();
-    let sleep = |tool: &str, ms: u64| client.call(tool, json!({"ms": ms}));
-    for ms in 1..=6 {
-        for tool in ["sleep", "read_only_sleep"] {
-            assert_eq!(text(&sleep(tool, ms)), format!("slept {ms} ms"));
-        }
+    let sleep = |tool: &str, ms: u64| client.start_call(tool, json!({"ms": ms}));
+    let all: Vec<u64> =
+        (1500..1506).flat_map(|ms| ["sleep", "read_only_sleep"].map(|tool| sleep(tool, ms))).collect();
+    for id in all {
+        assert!(text(&client.wait_response(id).unwrap()).starts_with("slept"));
     }
-    assert_eq!(text(&sleep("sleep", 1500)), "slept 1500 ms");
-    handle(&sleep("read_only_sleep", 1500));
+    let [learned, most, longer] =
+        [sleep("sleep", 2450), sleep("read_only_sleep", 2450), sleep("sleep", 9000)];
+    assert_eq!(text(&client.wait_response(learned).unwrap()), "slept 2450 ms");
+    handle(&client.wait_response(most).unwrap());
+    // It takes far longer than any before.
+    handle(&client.wait_response(longer).unwrap());
+}
+
+#[test]
+fn a_budget_that_the_user_has_set_is_never_exceeded() {
+    let client = Client::wrap(&["--inline-budget", "500ms"], &[FIXTURE]);
+    client.initialize();
+    for ms in 1..=6 {
+        assert_eq!(text(&client.call("sleep", json!({"ms": ms}))), format!("slept {ms} ms"));
+    }
+    handle(&client.call("sleep", json!({"ms": 1500})));
 }

@@ -22,9 +22,10 @@ pub(crate) struct Calls {
     #[arg(long = "tool", value_name = "RULE", value_parser = str::parse::<Rule>)]
     pub(crate) tools: Vec<Rule>,
 
-    /// How long a call may take before it becomes a job
-    #[arg(long, env = "MEANWHILE_INLINE_BUDGET", value_name = "TIME", default_value = "2s", value_parser = duration)]
-    pub(crate) inline_budget: Duration,
+    /// How long a call may take, at most, before it becomes a job [default: 2s; longer for a tool whose calls are known to end soon
+    /// after]
+    #[arg(long, env = "MEANWHILE_INLINE_BUDGET", value_name = "TIME", value_parser = duration)]
+    pub(crate) inline_budget: Option<Duration>,
 
     /// How many jobs run at once in handle mode, on each process of the server; more are queued. With serve each session has a
     /// process of its own, unless the server is shared: then it counts for all together
@@ -63,12 +64,14 @@ pub(crate) struct Calls {
 impl Calls {
     /// Faces and limits.
     pub(crate) fn rules(&self) -> Rules {
+        let usual = Treatment::default();
         let default = Treatment {
             face: self.mode,
-            inline_budget: self.inline_budget,
+            inline_budget: self.inline_budget.unwrap_or(usual.inline_budget),
+            is_most: self.inline_budget.is_some(),
             timeout: self.timeout,
             ttl: self.ttl,
-            ..Treatment::default()
+            ..usual
         };
         Rules { default, rules: self.tools.clone() }
     }

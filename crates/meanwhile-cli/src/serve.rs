@@ -238,7 +238,7 @@ fn tokens(file: &Path) -> anyhow::Result<Tokens> {
 fn calls_of(calls: &Calls, server: &config::Server) -> Calls {
     let mut calls = calls.clone();
     calls.mode = server.mode.unwrap_or(calls.mode);
-    calls.inline_budget = server.inline_budget.unwrap_or(calls.inline_budget);
+    calls.inline_budget = server.inline_budget.or(calls.inline_budget);
     calls.timeout = server.timeout.or(calls.timeout);
     calls.ttl = server.ttl.unwrap_or(calls.ttl);
     calls.max_running = server.max_running.unwrap_or(calls.max_running);

@@ -10,6 +10,8 @@ use meanwhile_core::{Durations, Handle, Job, Progress, Status, Timestamp};
 const CALLS_MIN: u64 = 5;
 /// A call that ends in time less often than this is not waited for.
 const HOPELESS: f64 = 0.1;
+/// So many times what nearly all calls of a tool took it is waited for, and no longer: then the call is not one of those.
+const TIMES_USUAL: u32 = 2;
 /// What is left of the client's patience for the answer's own way.
 const SHARE: f64 = 0.9;
 
@@ -26,7 +28,7 @@ const COUNTED_MAX: usize = 256;
 pub const SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How long a call is waited for before it becomes a job: not at all where its tool's history says that it would be in
-/// vain, all that the client survives where the call will most likely end by then, else as configured.
+/// vain, longer than configured, if the client survives it, where the call will most likely end by then, else as configured.
 #[must_use]
 pub fn inline_budget(history: &Durations, configured: Duration, survives: Duration) -> Duration {
     if history.count() < CALLS_MIN {
@@ -35,7 +37,7 @@ pub fn inline_budget(history: &Durations, configured: Duration, survives: Durati
     let most = survives.mul_f64(SHARE);
     match (history.chance_within(survives), history.quantile(0.9)) {
         (Some(chance), _) if chance < HOPELESS => Duration::ZERO,
-        (_, Some(nearly_all)) if nearly_all <= most => most,
+        (_, Some(nearly_all)) if nearly_all <= most => most.min(configured.max(TIMES_USUAL * nearly_all)),
         _ => configured,
     }
 }
@@ -157,7 +159,10 @@ mod tests {
         assert_eq!(budget(&[]), 2 * SECOND);
         assert_eq!(budget(&[100, 100, 100, 100]), 2 * SECOND, "too few to say");
         assert_eq!(budget(&[100, 200, 300, 100, 90]), Duration::ZERO, "waiting is in vain");
-        assert_eq!(budget(&[5, 6, 7, 8, 6]), (25 * SECOND).mul_f64(0.9), "it will be done in time");
+        let nearly_all = calls(&[5, 6, 7, 8, 6]).quantile(0.9).unwrap();
+        assert_eq!(budget(&[5, 6, 7, 8, 6]), 2 * nearly_all, "it will be done in time");
+        assert_eq!(budget(&[15, 16, 17, 18, 16]), (25 * SECOND).mul_f64(0.9), "or its client is gone");
+        assert_eq!(budget(&[0, 0, 0, 0, 0]), 2 * SECOND);
         assert_eq!(budget(&[1, 1, 60, 60, 60]), 2 * SECOND, "who knows");
     }
 

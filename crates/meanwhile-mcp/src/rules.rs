@@ -39,8 +39,9 @@ pub struct Treatment {
     pub face: Face,
     /// How long a caller waits before a call becomes a job.
     pub inline_budget: Duration,
-    /// Whether that budget learns from the tool's history. Not if a rule has set it for this tool.
-    pub learns: bool,
+    /// Whether its user has set that budget, which is then never exceeded. Else a call is waited for longer where its tool's history
+    /// says that it will end in time.
+    pub is_most: bool,
     /// How long a call may take.
     pub timeout: Option<Duration>,
     /// How long a result is kept after the end.
@@ -56,7 +57,7 @@ impl Default for Treatment {
         Treatment {
             face: Face::Auto,
             inline_budget: Duration::from_secs(2),
-            learns: true,
+            is_most: false,
             timeout: None,
             ttl: Duration::from_secs(24 * 3600),
             rerun: None,
@@ -161,7 +162,7 @@ impl Rules {
                 match *change {
                     Change::Face(face) => treatment.face = face,
                     Change::InlineBudget(budget) => {
-                        (treatment.inline_budget, treatment.learns) = (budget, false);
+                        (treatment.inline_budget, treatment.is_most) = (budget, true);
                     }
                     Change::Timeout(timeout) => treatment.timeout = Some(timeout),
                     Change::Ttl(ttl) => treatment.ttl = ttl,
@@ -199,7 +200,7 @@ mod tests {
             (Face::Auto, Duration::from_millis(500), Some(true))
         );
         assert_eq!(fast.ttl, Duration::from_secs(600));
-        assert_eq!((fast.learns, fast.joins, render.learns, render.joins), (false, false, true, true));
+        assert_eq!((fast.is_most, fast.joins, render.is_most, render.joins), (true, false, false, true));
     }
 
     #[test]
