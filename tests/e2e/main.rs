@@ -21,6 +21,7 @@ mod load;
 mod login;
 mod malformed;
 mod modern;
+mod nested;
 mod passing;
 mod questions;
 mod remote;

@@ -112,19 +112,27 @@ impl Catalog {
         free
     }
 
-    /// Adds the tools of one page of `tools/list`, and returns the page as the client is to see it; `core_tasks` is whether it
-    /// may call them as tasks of revision 2025-11-25.
-    /// What cannot be read passes as it is.
-    pub fn add_page(&mut self, tools: &[Json], rules: &Rules, core_tasks: bool) -> Vec<Json> {
-        // All names first: a description speaks of our tool by the name that the whole page leaves it.
+    /// Adds tools as they are listed.
+    pub fn learn<'a>(&mut self, tools: impl IntoIterator<Item = &'a Json>, rules: &Rules) {
         for tool in tools {
             let known = Fields::parse(tool.get()).ok().and_then(|fields| Tool::read(&fields, rules));
             if let Some(known) = known {
                 self.tools.insert(known.name.clone(), Arc::new(known));
             }
         }
+    }
+
+    /// Adds the tools of one page of `tools/list`, and returns the page as the client is to see it; `core_tasks` is whether it
+    /// may call them as tasks of revision 2025-11-25.
+    /// What cannot be read passes as it is. A server that is such a gateway itself has our tools as well; those are not shown, for its
+    /// slow calls are tasks here, and their handles ours.
+    pub fn add_page(&mut self, tools: &[Json], rules: &Rules, core_tasks: bool) -> Vec<Json> {
+        let tools: Vec<&Json> = tools.iter().filter(|tool| !is_ours(tool)).collect();
+        // All names first: a description speaks of our tool by the name that the whole page leaves it.
+        self.learn(tools.iter().copied(), rules);
         let poll = self.our_name(words::POLL_RESULT);
-        tools.iter().map(|tool| self.shown(tool, &poll, core_tasks).unwrap_or_else(|| tool.clone())).collect()
+        let shown = |tool: &Json| self.shown(tool, &poll, core_tasks).unwrap_or_else(|| tool.clone());
+        tools.into_iter().map(shown).collect()
     }
 
     fn shown(&self, tool: &Json, poll: &str, core_tasks: bool) -> Option<Json> {
@@ -139,10 +147,19 @@ impl Catalog {
         let Some(suffix) = words::suffix(face, poll) else { return Some(fields.to_json()) };
         // A handle is not what the schema promises, and structured content must be.
         fields.take("outputSchema");
-        let described = fields.get("description").and_then(|description| append(description, &suffix));
-        fields.set("description", described.unwrap_or_else(|| to_json(&suffix)));
+        let is_said = fields.read::<String>("description").is_some_and(|said| said.ends_with(&suffix));
+        if !is_said {
+            let described = fields.get("description").and_then(|description| append(description, &suffix));
+            fields.set("description", described.unwrap_or_else(|| to_json(&suffix)));
+        }
         Some(fields.to_json())
     }
+}
+
+fn is_ours(tool: &Json) -> bool {
+    let fields = Fields::parse(tool.get()).unwrap_or_default();
+    let (name, description) = (fields.read::<String>("name"), fields.read::<String>("description"));
+    name.zip(description).is_some_and(|(name, description)| words::is_ours(&name, &description))
 }
 
 /// Whether the calls of a tool may, or must, be tasks of revision 2025-11-25.

@@ -3,6 +3,7 @@
 mod questions;
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use meanwhile_core::job::FailureKind;
@@ -52,7 +53,8 @@ pub fn suffix(face: Face, poll: &str) -> Option<String> {
 pub fn instructions(outstanding: usize) -> String {
     let mut text = "A slow tool of this server may return a handle (job_…) instead of its result and go on in the background. A handle is not \
      the result: go on with other work or talk to the user, then get the result with poll_result. Never guess a result, and do \
-     not repeat a call whose handle you hold. After a restart, list_jobs finds your jobs again."
+     not repeat a call whose handle you hold. After a restart, list_jobs finds your jobs again. Where the server has tools of \
+     these names itself, ours begin with meanwhile_."
         .to_owned();
     let _ = match outstanding {
         0 => Ok(()),
@@ -61,6 +63,26 @@ pub fn instructions(outstanding: usize) -> String {
         _ => write!(text, "\n{outstanding} finished jobs wait for you: {LIST_JOBS}."),
     };
     text
+}
+
+/// A server's instructions without ours behind them, and ours.
+#[must_use]
+pub fn split_instructions(text: &str) -> (&str, Option<&str>) {
+    let whole = instructions(0);
+    let begin = whole.split_once(". ").map_or(whole.as_str(), |(begin, _)| begin);
+    match text.find(begin) {
+        Some(at) => (text[..at].trim_end(), Some(&text[at..])),
+        None => (text, None),
+    }
+}
+
+/// Whether a tool of a server is one of ours, for the server is a gateway such as this one.
+#[must_use]
+pub fn is_ours(name: &str, description: &str) -> bool {
+    static OURS: LazyLock<[Value; 5]> = LazyLock::new(|| tools(str::to_owned));
+    OURS.iter().any(|tool| {
+        tool["description"] == description && name.ends_with(tool["name"].as_str().unwrap_or("?"))
+    })
 }
 
 /// Our tools, as `tools/list` shows them under the names given by `name`.
@@ -426,6 +448,9 @@ mod tests {
     #[test]
     fn a_new_session_is_told_how_many_results_wait_in_one_line() {
         assert!(!instructions(0).contains("wait for you"));
+        let ours = instructions(3);
+        assert_eq!(split_instructions(&format!("Be kind.\n\n{ours}")), ("Be kind.", Some(&*ours)));
+        assert_eq!(split_instructions("Be kind."), ("Be kind.", None));
         assert!(instructions(1).ends_with("\n1 finished job waits for you: list_jobs."));
         assert!(instructions(7).ends_with("\n7 finished jobs wait for you: list_jobs."));
         assert!(instructions(LIST_MAX).ends_with("\n100 or more finished jobs wait for you: list_jobs."));

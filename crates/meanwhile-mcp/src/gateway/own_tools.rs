@@ -39,7 +39,7 @@ impl OwnTool {
         static OURS: LazyLock<Catalog> = LazyLock::new(|| {
             let mut ours = Catalog::default();
             let tools = words::tools(str::to_owned).map(|tool| to_json(&tool));
-            ours.add_page(&tools, &Rules::default(), false);
+            ours.learn(&tools, &Rules::default());
             ours
         });
         OURS.get(self.name()).map_or(Ok(()), |tool| tool.check("meanwhile", arguments))

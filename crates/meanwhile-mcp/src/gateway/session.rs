@@ -312,6 +312,11 @@ impl Introduction {
             return theirs.map(ToOwned::to_owned);
         }
         let ours = words::instructions(outstanding);
+        let whole: String = self.fields.read("instructions").unwrap_or_default();
+        if let (theirs, Some(_)) = words::split_instructions(&whole) {
+            // It is such a gateway itself, and has said so.
+            return Some(to_json(&format!("{theirs}\n\n{ours}").trim_start()));
+        }
         Some(theirs.and_then(|theirs| append(theirs, &ours)).unwrap_or_else(|| to_json(&ours)))
     }
 

@@ -259,7 +259,7 @@ impl HubConversation {
             let said: Value = serde_json::from_str(answer.get()).unwrap_or_default();
             names::unite(&mut capabilities, &said["capabilities"]);
             let text = said["instructions"].as_str().unwrap_or_default();
-            let (theirs, mine) = names::split_instructions(text);
+            let (theirs, mine) = words::split_instructions(text);
             ours = ours.or(mine.map(str::to_owned));
             if !theirs.is_empty() {
                 instructions.push(format!("{}: {theirs}", member.name));

@@ -61,16 +61,6 @@ pub(super) fn count_ours(names: &[String]) -> usize {
     seen.len()
 }
 
-/// A server's instructions without ours behind them, and ours.
-pub(super) fn split_instructions(text: &str) -> (&str, Option<&str>) {
-    let whole = words::instructions(0);
-    let begin = whole.split_once(". ").map_or(whole.as_str(), |(begin, _)| begin);
-    match text.find(begin) {
-        Some(at) => (text[..at].trim_end(), Some(&text[at..])),
-        None => (text, None),
-    }
-}
-
 /// All that one of them can do can be done.
 pub(super) fn unite(all: &mut Value, one: &Value) {
     match (all, one) {
@@ -116,13 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_unite_and_instructions_come_apart() {
+    fn capabilities_unite() {
         let mut all = json!({"tools": {"listChanged": false}});
         unite(&mut all, &json!({"tools": {"listChanged": true}, "resources": {}}));
         unite(&mut all, &Value::Null);
         assert_eq!(all, json!({"tools": {"listChanged": true}, "resources": {}}));
-        let ours = words::instructions(3);
-        assert_eq!(split_instructions(&format!("Be kind.\n\n{ours}")), ("Be kind.", Some(&*ours)));
-        assert_eq!(split_instructions("Be kind."), ("Be kind.", None));
     }
 }
