@@ -2,7 +2,7 @@
 #![no_main]
 
 #[expect(dead_code, reason = "the fields are for the binary, whose module this is")]
-#[path = "../../crates/meanwhile-cli/src/config.rs"]
+#[path = "../../crates/meanwhile-cli/src/config/mod.rs"]
 mod config;
 
 use libfuzzer_sys::fuzz_target;
