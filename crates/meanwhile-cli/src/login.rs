@@ -129,7 +129,8 @@ impl Which {
 
 fn configured(config: &Path, name: &str) -> anyhow::Result<(String, String, Oauth)> {
     let shown = config.display();
-    let server = config::read(config)?.into_iter().find(|server| server.launch.name == name);
+    let plain = config::plain_name(name);
+    let server = config::read(config)?.into_iter().find(|server| server.launch.name == plain);
     let server = server.with_context(|| format!("{shown}: there is no server `{name}`"))?;
     let Target::Remote { url, headers, .. } = server.launch.target else {
         bail!("{shown}: server `{name}` is a command; what it wants is given to it by its environment");
@@ -143,7 +144,7 @@ fn configured(config: &Path, name: &str) -> anyhow::Result<(String, String, Oaut
         let folder = config.parent().unwrap_or(Path::new(""));
         folder.join(file)
     });
-    Ok((name.to_owned(), url, oauth))
+    Ok((plain, url, oauth))
 }
 
 impl Login {
