@@ -1,5 +1,6 @@
 //! What has to be done now and then: renew the leases of this process, settle what dead peers left, and let results go whose
-//! time is over. While no job of the store is unfinished there is nothing to do, and nothing wakes up for it.
+//! time is over. While no job of the store is unfinished there is nothing to do, and nothing wakes up for it, but where there is
+//! no store yet.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,10 @@ impl Engine {
     }
 
     async fn look_after_all(self: &Arc<Self>) -> Result<Next, StoreError> {
+        if !self.store.is_there() {
+            // Nobody is told of it when another process makes it.
+            return Ok(Next::After(self.settings.lease / 3));
+        }
         let answers_for_jobs = self.renew().await?;
         let takes_up = *self.takes_up.lock().await;
         let left = settle(&*self.store, |job| takes_up && self.executor.serves(job)).await?;

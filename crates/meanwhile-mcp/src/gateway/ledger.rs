@@ -78,17 +78,19 @@ impl Ledger {
         self.is_in_use.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is found just now that another process has made the store. A call costs a look at most once in a while.
-    fn finds_store(&self, store: &dyn Store) -> bool {
+    /// Another process may have made the store. A call costs a look at most once in a while.
+    fn find_store(&self, store: &dyn Store) {
         if self.is_in_use() {
-            return false;
+            return;
         }
         let mut missed = lock(&self.missed);
         if missed.is_some_and(|missed| missed.elapsed() < LOOK_AGAIN) {
-            return false;
+            return;
         }
         *missed = Some(Instant::now());
-        store.is_there() && !self.is_in_use.swap(true, Ordering::Relaxed)
+        if store.is_there() {
+            self.use_store();
+        }
     }
 
     /// The agent is being told how this job ended. Returns whether that is new in this session.
@@ -123,11 +125,9 @@ impl Ledger {
 }
 
 impl Gateway {
-    /// Takes up what other processes have left in a store that they have made since this one began.
+    /// Looks for a store that other processes have made since this one began.
     pub(super) fn notice_store(&self) {
-        if self.ledger.finds_store(&**self.engine.store()) && self.upstream.is_initialized() {
-            self.engine.keep_up();
-        }
+        self.ledger.find_store(&**self.engine.store());
     }
 
     /// An answer of a tool with, behind its content, the jobs that have ended meanwhile and that nobody has asked for.

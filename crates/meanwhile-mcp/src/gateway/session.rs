@@ -139,7 +139,7 @@ impl Gateway {
 
     /// The server can take calls now, and so what earlier sessions have left for it.
     pub(super) fn take_up_what_was_left(&self) {
-        if self.ledger.is_in_use() && self.upstream.is_initialized() {
+        if self.upstream.is_initialized() {
             self.engine.keep_up();
         }
     }
