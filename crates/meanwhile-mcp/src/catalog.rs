@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use data_encoding::BASE32_NOPAD;
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, Validator};
 use meanwhile_core::Json;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -189,11 +190,22 @@ fn judge(validator: &Validator, value: &Value, whole: &str) -> Result<(), String
         .map(|error| {
             let path = error.instance_path().to_string();
             let field = if path.is_empty() { whole } else { path.trim_start_matches('/') };
-            let text: String = error.to_string().chars().take(VIOLATION_CHARS).collect();
+            let text: String = said(&error).chars().take(VIOLATION_CHARS).collect();
             format!("`{field}`: {text}")
         })
         .collect();
     Err(violations.join("; "))
+}
+
+/// What is wrong. Of a choice the library names the first few only, and a model cannot guess the others.
+fn said(error: &ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::Enum { options } => {
+            let options = options.as_array().into_iter().flatten().map(Value::to_string);
+            format!("{} is not one of {}", error.instance(), options.collect::<Vec<_>>().join(", "))
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// A JSON string with a paragraph behind it. What stands before is not read, so whatever it is it stays; an empty one, or what
@@ -317,7 +329,7 @@ mod tests {
     #[test]
     fn wrong_arguments_are_named_and_a_broken_schema_checks_nothing() {
         let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}, "at": {"type": "object",
-            "properties": {"x": {"type": "string"}}}}, "required": ["n"]});
+            "properties": {"x": {"type": "string"}}}, "of": {"enum": ["a", "b", "c", "d", "e"]}}, "required": ["n"]});
         let (catalog, _) = page(
             &[json!({"name": "a", "inputSchema": schema}), json!({"name": "b", "inputSchema": {"type": 42}})],
             &Rules::default(),
@@ -326,6 +338,8 @@ mod tests {
         assert_eq!(check(json!({"n": 1})), Ok(()));
         assert!(check(json!({"n": "one"})).unwrap_err().starts_with("`n`: \"one\" is not of type"));
         assert!(check(json!({"n": 1, "at": {"x": 1}})).unwrap_err().starts_with("`at/x`: "));
+        let chosen = check(json!({"n": 1, "of": "x"})).unwrap_err();
+        assert_eq!(chosen, r#"`of`: "x" is not one of "a", "b", "c", "d", "e""#);
         assert!(check(json!({})).unwrap_err().contains("\"n\" is a required property"));
         assert_eq!(check(json!({"n": 1, "at": null})), Ok(()), "an argument that is left out");
         assert!(check(json!({"n": null})).unwrap_err().contains("\"n\" is a required property"));

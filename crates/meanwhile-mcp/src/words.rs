@@ -274,8 +274,14 @@ pub fn ended_meanwhile(jobs: &[Job], poll: &str, list: &str) -> String {
         0 => String::new(),
         more => format!("; and {more} more, see {list}"),
     };
-    let them = if jobs.len() == 1 { "it" } else { "them" };
-    format!("<meanwhile-jobs>{}{more}; get {them} with {poll}</meanwhile-jobs>", named.join("; "))
+    // Of what has no result there is only why.
+    let has_result = jobs.iter().any(|job| job.status == Status::Completed);
+    let how = match (has_result, jobs.len()) {
+        (true, 1) => format!("get it with {poll}"),
+        (true, _) => format!("get them with {poll}"),
+        (false, _) => format!("{poll} says why"),
+    };
+    format!("<meanwhile-jobs>{}{more}; {how}</meanwhile-jobs>", named.join("; "))
 }
 
 /// A name that is not ours: on one line, short, and unable to end our tag.
@@ -286,7 +292,11 @@ fn untagged(name: &str) -> String {
 
 /// Those before a job in its queue.
 fn others(ahead: u64) -> String {
-    if ahead < AHEAD_MAX { format!("{ahead} others") } else { format!("{AHEAD_MAX} others or more") }
+    match ahead {
+        1 => "1 other".to_owned(),
+        AHEAD_MAX.. => format!("{AHEAD_MAX} others or more"),
+        _ => format!("{ahead} others"),
+    }
 }
 
 /// Where an unfinished job stands, in a few words; `ahead` is how many are before it in its queue, if that is known.

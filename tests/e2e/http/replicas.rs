@@ -20,8 +20,12 @@ fn about(task: &Value, more: &Value) -> Value {
 }
 
 fn two() -> (Home, Served, Served) {
+    two_with("30ms")
+}
+
+fn two_with(inline_budget: &str) -> (Home, Served, Served) {
     let home = Home::new();
-    let [one, other] = [(); 2].map(|()| Served::fixture_in(&home, &["--inline-budget", "30ms"]));
+    let [one, other] = [(); 2].map(|()| Served::fixture_in(&home, &["--inline-budget", inline_budget]));
     (home, one, other)
 }
 
@@ -88,7 +92,7 @@ fn a_task_that_asks_is_answered_at_another_process() {
 
 #[test]
 fn a_call_that_asks_is_gone_on_with_at_another_process() {
-    let (_home, one, other) = two();
+    let (_home, one, other) = two_with("1m");
     let mut params = call("ask_elicitation", &json!({}), &json!({"elicitation": {}}));
     let asks = ask(&one, "tools/call", &params, &[]).response()["result"].clone();
     assert_eq!(asks["resultType"], "input_required", "{asks}");
