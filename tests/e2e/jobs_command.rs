@@ -144,11 +144,12 @@ fn what_a_job_asks_is_answered_from_another_terminal() {
     let answer = |given: &[&str]| run(home, &[&["answer", &handle], given].concat());
     let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
     // What is no answer at all, or two.
-    for wrong in [&[][..], &["--accept", "--decline"], &["--content", "red"], &["--result", "[]"]] {
+    for wrong in [&[][..], &["--accept", "--decline"], &["--content", "red"], &["--result", "red"]] {
         assert_eq!(answer(wrong).status.code(), Some(2), "{wrong:?}");
     }
     for (wrong, why) in [
         (&["--accept"][..], "colour"),
+        (&["--result", "[]"], "action"),
         (&["--content", r#"{"colour": 7}"#], "`colour`: 7"),
         (&["--key", "q9", "--decline"], "asks q1: say with --key which one"),
     ] {
@@ -180,13 +181,24 @@ fn an_answer_is_what_its_question_wants() {
     for (tool, right, wanted) in [
         ("ask_elicitation", &["--decline"][..], "decline"),
         ("ask_elicitation", &["--cancel", "--json"], "cancel"),
-        ("ask_roots", &["--key", "q1", "--result", r#"{"roots": [{"uri": "file:///a"}]}"#], "file:///a"),
+        ("ask_roots", &["--key", "q1", "--result", "{\"roots\": [\n{\"uri\": \"file:///a\"}]}"], "file:///a"),
+        ("ask_roots", &["--result", r#"["file:///b"]"#], "file:///b"),
+        ("ask_roots", &["--decline"], r#"{"roots":[]}"#),
+        ("ask_sampling", &["--result", r#""three""#], r#""text":"three""#),
+        ("ask_sampling", &["--cancel"], "declined"),
     ] {
         let handle = handle(&client.call(tool, json!({})));
         poll(&client, &handle);
-        if tool == "ask_roots" {
-            let refused = run(home, &["answer", &handle, "--accept"]);
-            assert!(String::from_utf8_lossy(&refused.stderr).contains("answer with --result"), "{refused:?}");
+        if tool != "ask_elicitation" {
+            for (wrong, why) in [
+                (&["--accept"][..], "answer with --result"),
+                (&["--content", r#"{"colour": "red"}"#], "answer with --result"),
+                (&["--result", r#"{"action": "accept", "content": {}}"#], "must be"),
+            ] {
+                let refused = run(home, &[&["answer", &handle], wrong].concat());
+                assert!(refused.status.code() == Some(1), "{refused:?}");
+                assert!(String::from_utf8_lossy(&refused.stderr).contains(why), "{refused:?}");
+            }
         }
         let answered = run(home, &[&["answer", &handle], right].concat());
         assert!(answered.status.success() && stdout(&answered).contains(&handle), "{answered:?}");

@@ -336,6 +336,36 @@ fn a_task_that_asks_is_answered_by_an_update() {
     assert!(text(&wait("completed")["result"]).contains("blue"));
 }
 
+#[test]
+fn an_update_that_can_be_no_message_or_no_roots_is_refused_and_loses_nothing() {
+    let client = Client::wrap(&["--mode", "handle"], &[FIXTURE]);
+    let message = json!({"role": "assistant", "model": "m", "content": [{"type": "text", "text": "three"}]});
+    for (tool, right, shown) in [
+        ("ask_sampling", message, "three"),
+        ("ask_roots", json!({"roots": [{"uri": "file:///a"}]}), "file:///a"),
+    ] {
+        let task = client.modern("tools/call", call(tool, json!({})), &with_tasks()).unwrap();
+        let id = task["taskId"].clone();
+        let wait = |status: &str| {
+            client.poll(status, || {
+                let task = client.modern("tasks/get", json!({"taskId": id}), &with_tasks()).unwrap();
+                Some(task).filter(|task| task["status"] == status)
+            })
+        };
+        wait("input_required");
+        let update = |answer: Value| {
+            let params = json!({"taskId": id, "inputResponses": {"q1": answer}});
+            client.modern("tasks/update", params, &with_tasks())
+        };
+        for wrong in [json!({"action": "accept", "content": {"text": "three"}}), json!({"roots": ["/a"]})] {
+            assert_eq!(update(wrong).unwrap_err()["code"], -32602, "{tool}");
+        }
+        wait("input_required");
+        update(right).expect("an answer");
+        assert!(text(&wait("completed")["result"]).contains(shown));
+    }
+}
+
 /// Answers all that is asked, each with its key, and asks again.
 fn again(client: &Client, method: &str, params: &Value, asked: &Value) -> Result<Value, Value> {
     let mut params = params.clone();

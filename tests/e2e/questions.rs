@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, FIXTURE, Hello, RAW, text};
+use crate::client::{CONFORMANCE, Client, FIXTURE, Hello, RAW, text};
 use crate::faces::Gate;
 
 #[test]
@@ -168,4 +168,66 @@ fn a_question_that_outlasts_the_call_is_declined_when_its_time_is_over() {
     client.poll("the result", || {
         text(&client.call("poll_result", json!({"handle": job}))).contains("decline").then_some(())
     });
+}
+
+/// The job of a call of this tool whose question the client has not declared that it answers.
+fn asking(client: &Client, tool: &str, hint: &str) -> Value {
+    let asked = client.call(tool, json!({}));
+    assert_eq!(asked["structuredContent"]["status"], "input_required", "{asked}");
+    assert!(text(&asked).contains(hint), "{asked}");
+    asked["structuredContent"]["handle"].clone()
+}
+
+#[test]
+fn what_a_client_has_not_declared_is_its_jobs_question_and_answered_as_it_is_told_to() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    let no_form = json!({"action": "accept", "content": {"text": "three"}});
+    for (tool, hint, wrong, right, shown) in [
+        ("ask_sampling", r#""answers":{"q1":"…"}"#, no_form.clone(), json!("three"), r#""role":"assistant""#),
+        ("ask_roots", r#""answers":{"q1":["file:///…"]}"#, no_form, json!(["file:///a"]), "file:///a"),
+    ] {
+        let handle = asking(&client, tool, hint);
+        let answer = |answer| client.call("answer_job", json!({"handle": handle, "answers": {"q1": answer}}));
+        let refused = answer(wrong);
+        assert!(refused["isError"] == true && text(&refused).contains("answers/q1"), "{refused}");
+        let polled = client.call("poll_result", json!({"handle": handle}));
+        assert_eq!(polled["structuredContent"]["status"], "input_required", "nothing is lost");
+        let answered = answer(right);
+        assert!(answered["isError"] == false, "{answered}");
+        let result = client.call("poll_result", json!({"handle": handle}));
+        assert!(text(&result).contains(shown), "{result}");
+    }
+}
+
+#[test]
+fn a_question_that_is_no_form_can_be_declined() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    let decline = |client: &Client, handle: &Value| {
+        let answers = json!({"q1": {"action": "decline"}});
+        let answered = client.call("answer_job", json!({"handle": handle, "answers": answers}));
+        assert!(answered["isError"] == false, "{answered}");
+        client.call("poll_result", json!({"handle": handle}))
+    };
+    let no_message = decline(&client, &asking(&client, "ask_sampling", "says no"));
+    assert!(no_message["isError"] == true && text(&no_message).contains("declined"), "{no_message}");
+    let no_roots = decline(&client, &asking(&client, "ask_roots", "says no"));
+    assert_eq!(text(&no_roots), r#"{"roots":[]}"#);
+    // One of the modern era cannot be told so: its request is not made again.
+    let client = Client::wrap(&[], &[CONFORMANCE]);
+    client.initialize();
+    let asks = asking(&client, "test_input_required_result_sampling", "says no");
+    let failed = decline(&client, &asks);
+    assert!(failed["isError"] == true && text(&failed).contains("declined"), "{failed}");
+}
+
+#[test]
+fn what_a_client_has_not_declared_and_no_job_can_be_asked_is_refused() {
+    let client = Client::wrap(&["--mode", "inline"], &[FIXTURE]);
+    client.initialize();
+    for tool in ["ask_sampling", "ask_roots"] {
+        let refused = client.call(tool, json!({}));
+        assert!(refused["isError"] == true && text(&refused).contains("-32601"), "{refused}");
+    }
 }

@@ -8,6 +8,7 @@ use meanwhile_mcp::answers::{ELICITATION, accepted, shaped};
 use meanwhile_mcp::message::{Fields, to_json};
 use meanwhile_mcp::words;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{Desk, NO_SUCH_JOB, no_such_job};
 
@@ -15,7 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   meanwhile jobs answer job_… --content '{\"colour\": \"red\"}'
   meanwhile jobs answer job_… --key q2 --decline
-  meanwhile jobs answer job_… --result '{\"roots\": [{\"uri\": \"file:///srv/project\"}]}'
+  meanwhile jobs answer job_… --result '[\"file:///srv/project\"]'
 
 `meanwhile jobs show` shows what a job asks.";
 
@@ -54,8 +55,8 @@ struct Given {
     #[arg(long)]
     cancel: bool,
 
-    /// The whole result, for a question that is no form: a model's message, or the folders that may be used
-    #[arg(long, value_name = "JSON", value_parser = object)]
+    /// The result, for a question that is no form: a model's message or its text alone, or the folders that may be used
+    #[arg(long, value_name = "JSON", value_parser = any)]
     result: Option<Json>,
 }
 
@@ -63,7 +64,18 @@ fn object(text: &str) -> Result<Json, String> {
     let object = Fields::parse(text).map_err(|error| {
         format!("must be an object of JSON ({error}): write for example '{{\"colour\": \"red\"}}'")
     })?;
-    Ok(object.to_json())
+    in_one_line(&object.to_json())
+}
+
+fn any(text: &str) -> Result<Json, String> {
+    let result = RawValue::from_string(text.to_owned())
+        .map_err(|error| format!("must be JSON ({error}): write for example '[\"file:///srv/project\"]'"))?;
+    in_one_line(&result)
+}
+
+/// A server over stdio reads lines. In JSON a line ends nowhere but between values.
+fn in_one_line(json: &Json) -> Result<Json, String> {
+    RawValue::from_string(json.get().replace(['\n', '\r'], " ")).map_err(|error| error.to_string())
 }
 
 impl Given {
@@ -71,15 +83,14 @@ impl Given {
     fn to(self, question: &Json) -> Result<Json, String> {
         let asked = Fields::parse(question.get()).unwrap_or_default();
         let method: String = asked.read("method").unwrap_or_default();
-        let answer = match self.result {
-            Some(result) => result,
-            None if method != ELICITATION => return Err(format!("it asks `{method}`: answer with --result")),
-            None => match self.content {
-                Some(content) => accepted(content),
-                None if self.accept => to_json(&json!({"action": "accept"})),
-                None if self.decline => to_json(&json!({"action": "decline"})),
-                None => to_json(&json!({"action": "cancel"})),
-            },
+        let is_form = method == ELICITATION;
+        let answer = match (self.result, self.content) {
+            (Some(result), _) => result,
+            (None, Some(content)) if is_form => accepted(content),
+            _ if self.decline => to_json(&json!({"action": "decline"})),
+            _ if self.cancel => to_json(&json!({"action": "cancel"})),
+            _ if is_form => to_json(&json!({"action": "accept"})),
+            _ => return Err(format!("it asks `{method}`: answer with --result, or say no with --decline")),
         };
         shaped(question, answer)
     }

@@ -10,9 +10,11 @@ use meanwhile_core::{Handle, Json, RunContext, Signal, Status};
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::caller::Caller;
 use super::passing::CANCELLED;
 use super::reply::{ReplyTo, protocol_error};
 use super::{Gateway, lock};
+use crate::answers::{ELICITATION, ROOTS, SAMPLING, says_no};
 use crate::message::{Answer, Fields, Id, METHOD_NOT_FOUND, Message, to_json};
 use crate::upstream::Connection;
 
@@ -163,11 +165,7 @@ impl Gateway {
         let can_answer = client
             .as_ref()
             .is_some_and(|client| client.capabilities.answers(&question.method, question.params.as_deref()));
-        let for_job = match question.method.as_str() {
-            "elicitation/create" => !can_answer || is_job,
-            "sampling/createMessage" | "roots/list" => client.is_none() || is_job,
-            _ => false,
-        };
+        let for_job = can_wait(&question.method) && (!can_answer || is_job);
         match self.me.upgrade() {
             Some(gateway) if for_job && !calls.is_empty() => {
                 tokio::spawn(gateway.put(question, calls, can_answer));
@@ -178,19 +176,26 @@ impl Gateway {
                     None => self.pass_or_decline(question, None).await,
                 }
             }
-            // We have said for the client that it can be asked, for the sake of calls; this is about something else.
-            _ if client.is_some() && !can_answer && question.method == "elicitation/create" => {
-                question.decline().await;
-            }
             _ => self.pass_or_decline(question, calls.into_iter().next()).await,
         }
     }
 
     async fn pass_or_decline(&self, question: Question, call: Option<RunContext>) {
+        if self.has_not_declared(&question) {
+            let answer = undeclared(&question.method);
+            return question.from.answer(question.id, answer, Fields::default()).await;
+        }
         if self.speaks_legacy() {
             return self.pass_question(question, call).await;
         }
         question.decline().await;
+    }
+
+    /// Whether the client has introduced itself, and not as one that can be asked this.
+    fn has_not_declared(&self, question: &Question) -> bool {
+        let Question { method, params, .. } = question;
+        let answers = |client: &Caller| client.capabilities.answers(method, params.as_deref());
+        can_wait(method) && self.legacy_client().is_some_and(|client| !answers(&client))
     }
 
     /// Waits for the answer to a question that goes to the client in a round of its request.
@@ -219,8 +224,7 @@ impl Gateway {
         let ours = self.questions.ask(by);
         let asked = question.to_json();
         let Question { from, about, id, method, params, extra } = question;
-        let can_wait = matches!(&*method, "elicitation/create" | "sampling/createMessage" | "roots/list");
-        if let Some(call) = call.filter(|_| can_wait) {
+        if let Some(call) = call.filter(|_| can_wait(&method)) {
             let (me, method) = (self.me.clone(), method.clone());
             tokio::spawn(async move {
                 let Some(answer) = put_if_it_lasts(asked, &call, &settled, &method).await else { return };
@@ -254,7 +258,7 @@ impl Gateway {
                 biased;
                 () = withdrawn.raised() => return,
                 answers = call.ask(vec![question.to_json()]) => {
-                    answers.and_then(|answers| answers.into_iter().next()).map(Answer::Result)
+                    answers.and_then(|answers| answers.into_iter().next()).map(|answer| told(&question.method, answer))
                 }
                 answer = self.asked_beside(&call, &question, can_answer) => Some(answer),
             };
@@ -266,6 +270,7 @@ impl Gateway {
                 None if call.has_ended() && !calls.is_empty() => {
                     return self.asked_by_one_of(question, calls).await;
                 }
+                None if !call.is_job() && self.has_not_declared(&question) => undeclared(&question.method),
                 None => declined(&question.method),
             };
             question.from.answer(question.id, answer, Fields::default()).await;
@@ -374,7 +379,7 @@ async fn put_if_it_lasts(asked: Json, call: &RunContext, settled: &Signal, metho
         biased;
         () = settled.raised() => None,
         answers = call.ask(vec![asked]) => match answers.and_then(|answers| answers.into_iter().next()) {
-            Some(answer) => Some(Answer::Result(answer)),
+            Some(answer) => Some(told(method, answer)),
             // Its call did not need it; whose question it is, the client may know.
             None if call.has_ended() => None,
             None => Some(declined(method)),
@@ -382,13 +387,39 @@ async fn put_if_it_lasts(asked: Json, call: &RunContext, settled: &Signal, metho
     }
 }
 
+/// Whether a job can be asked this.
+fn can_wait(method: &str) -> bool {
+    matches!(method, ELICITATION | SAMPLING | ROOTS)
+}
+
+/// What a server is told whose question a job was given the answer to.
+fn told(method: &str, answer: Json) -> Answer {
+    match method {
+        SAMPLING if says_no(method, &answer) => protocol_error(REFUSED, "the request was declined"),
+        _ if says_no(method, &answer) => declined(method),
+        _ => Answer::Result(answer),
+    }
+}
+
+/// What a server is told that asks what its client has not declared.
+fn undeclared(method: &str) -> Answer {
+    match method {
+        // We have said for the client that it can be asked, for the sake of calls.
+        ELICITATION => declined(method),
+        _ => protocol_error(
+            METHOD_NOT_FOUND,
+            &format!("the client has not declared that it answers `{method}`"),
+        ),
+    }
+}
+
 /// What a server is told whose question nobody answers.
 pub(super) fn declined(method: &str) -> Answer {
     match method {
-        "elicitation/create" => Answer::Result(to_json(&json!({"action": "decline"}))),
-        "sampling/createMessage" => protocol_error(REFUSED, "nobody answered"),
+        ELICITATION => Answer::Result(to_json(&json!({"action": "decline"}))),
+        SAMPLING => protocol_error(REFUSED, "nobody answered"),
         "ping" => Answer::Result(to_json(&json!({}))),
-        "roots/list" => Answer::Result(to_json(&json!({"roots": []}))),
+        ROOTS => Answer::Result(to_json(&json!({"roots": []}))),
         _ => protocol_error(METHOD_NOT_FOUND, &format!("`{method}` is not known here")),
     }
 }
