@@ -176,6 +176,37 @@ fn task_of_another(asked: &Asked, is_done: bool, more: &Value) -> (u16, String, 
 }
 
 #[test]
+fn a_task_whose_question_for_a_model_is_declined_is_stopped_for_it_cannot_be_told_so() {
+    let stopped = AtomicU32::new(0);
+    let (url, seen) = scripted(move |asked, _| {
+        let method = asked.body["method"].as_str().unwrap_or_default();
+        stopped.fetch_add(u32::from(method == "tasks/cancel"), Ordering::SeqCst);
+        let (status, requests) = match stopped.load(Ordering::SeqCst) {
+            0 => (
+                "input_required",
+                json!({"k": {"method": "sampling/createMessage", "params": {"messages": []}}}),
+            ),
+            _ => ("cancelled", json!({})),
+        };
+        match method {
+            "tasks/get" => json_answer(
+                asked,
+                json!({"resultType": "complete", "taskId": "t", "createdAt": "2026-07-28T00:00:00Z", "ttlMs": null,
+                    "lastUpdatedAt": "2026-07-28T00:00:00Z", "pollIntervalMs": 20, "status": status, "inputRequests": requests}),
+            ),
+            _ => task_of_another(asked, false, &json!({"resultType": "task"})),
+        }
+    });
+    let client = wrap(&url, &[]);
+    client.initialize();
+    let failed = answered(&client, &client.call("x", json!({})), &json!({"q1": {"action": "decline"}}));
+    assert!(failed["isError"] == true && text(&failed).contains("declined"), "{failed}");
+    let seen = seen.lock().unwrap();
+    let count = |method: &str| seen.iter().filter(|asked| asked.body["method"] == method).count();
+    assert_eq!((count("tasks/cancel"), count("tasks/update")), (1, 0));
+}
+
+#[test]
 fn a_subscription_to_a_task_that_breaks_off_is_made_again() {
     let subscribed = AtomicU32::new(0);
     let (url, _) = scripted(move |asked, _| {

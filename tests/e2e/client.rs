@@ -263,6 +263,11 @@ impl Client {
         })
     }
 
+    /// Whether a request of the server's has come that nobody has taken.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.inbox.lock().requests.is_empty()
+    }
+
     /// Answers a request of the server's.
     pub(crate) fn respond(&self, id: &Value, result: Value) {
         self.send(&json!({ "jsonrpc": "2.0", "id": id, "result": result }));

@@ -164,6 +164,28 @@ fn what_a_task_asks_is_asked_on_its_result_and_again_after_a_reconnect() {
 }
 
 #[test]
+fn a_client_is_not_asked_on_a_result_what_it_has_not_declared() {
+    let client = Client::wrap(&[], &[FIXTURE]);
+    client.initialize();
+    for (tool, answer) in [
+        ("ask_elicitation", json!({"colour": "red"})),
+        ("ask_roots", json!(["file:///a"])),
+        ("ask_sampling", json!("red")),
+    ] {
+        let task = as_task(&client, tool, json!({}));
+        let id = json!({"taskId": task["taskId"]});
+        let result = client.start_request("tasks/result", id.clone());
+        client.poll("the question", || {
+            let task = client.request("tasks/get", id.clone()).unwrap();
+            (task["status"] == "input_required").then_some(())
+        });
+        client.call("answer_job", json!({"handle": task["taskId"], "answers": {"q1": answer}}));
+        client.wait_response(result).expect("a result");
+        assert!(!client.is_asked(), "{tool}");
+    }
+}
+
+#[test]
 fn a_task_of_another_scope_is_not_there() {
     let client = Client::wrap(&["--scope", "one"], &[FIXTURE]);
     client.initialize();

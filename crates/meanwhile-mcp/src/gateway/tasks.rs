@@ -18,7 +18,7 @@ use crate::answers::fits;
 use crate::dialect::{self, Detail, RELATED_TASK};
 use crate::economy;
 use crate::message::{Answer, Fields, INTERNAL_ERROR, INVALID_PARAMS, Id, Message, to_json};
-use crate::modern;
+use crate::modern::{self, Capabilities};
 use crate::words;
 
 /// A task's client is told to ask again no later than this: it costs no model a turn.
@@ -338,12 +338,12 @@ impl Gateway {
         let gone = || invalid(&format!("there is no task {handle} any more"));
         let mut job = store.job(handle).await?.ok_or_else(gone)?;
         let mut asked: Vec<String> = Vec::new();
-        let mut asking = tokio::task::JoinSet::new();
+        let (can, mut asking) = (open.caller.capabilities, tokio::task::JoinSet::new());
         while !job.status.is_terminal() {
             for input in self.open_inputs(&job).await? {
                 if !asked.contains(&input.key) {
                     asked.push(input.key.clone());
-                    asking.spawn(self.clone().ask_about_task(input, job.clone(), open.clone_way()));
+                    asking.spawn(self.clone().ask_about_task(input, job.clone(), can, open.clone_way()));
                 }
             }
             changes.changed().await;
@@ -357,10 +357,13 @@ impl Gateway {
         })
     }
 
-    /// Asks the client one question of a task on the stream of its `tasks/result`, and gives the job the answer.
-    async fn ask_about_task(self: Arc<Self>, input: Input, job: Job, way: ReplyTo) {
+    /// Asks the client, if it can answer, one question of a task on the stream of its `tasks/result`, and gives the job the answer.
+    async fn ask_about_task(self: Arc<Self>, input: Input, job: Job, can: Capabilities, way: ReplyTo) {
         let Ok(question) = Fields::parse(input.question.get()) else { return };
         let Some(method) = question.read::<String>("method") else { return };
+        if !can.answers(&method, question.get("params")) {
+            return;
+        }
         let mut params: Fields = question.read("params").unwrap_or_default();
         let mut meta: Fields = params.read("_meta").unwrap_or_default();
         meta.set(RELATED_TASK, dialect::related_task(&job));

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::connection::{Connection, Kept, Reply, Waiting};
 use super::tasks::{Dialect, State, Task};
 use super::{Party, Upstream, UpstreamError};
+use crate::answers::ELICITATION;
 use crate::dialect::without_related_task;
 use crate::message::{self, Answer, Fields, INVALID_PARAMS, Id, to_json};
 
@@ -48,7 +49,7 @@ pub(crate) struct Follower {
     news: u32,
     /// The questions that are open, by the server's keys.
     open: HashMap<String, (Id, tokio::task::AbortHandle)>,
-    answering: JoinSet<String>,
+    answering: JoinSet<Result<String, Json>>,
     known: std::collections::HashSet<String>,
 }
 
@@ -95,8 +96,10 @@ impl Follower {
                 }
                 seen = &mut look => seen,
                 Some(answered) = self.answering.join_next() => {
-                    if let Ok(key) = answered {
-                        self.open.remove(&key);
+                    match answered {
+                        Ok(Ok(key)) => drop(self.open.remove(&key)),
+                        Ok(Err(error)) => return self.refuse(result, error).await,
+                        Err(_) => {}
                     }
                     look = self.look(Duration::ZERO);
                     continue;
@@ -228,7 +231,8 @@ impl Follower {
         let answering = self.answering.spawn(async move {
             let answer = match answer.await {
                 Ok(Answer::Result(answer)) => answer,
-                // There is no way to say that a question failed.
+                // There is no way to say that a question failed, but a person may always refuse to answer.
+                Ok(Answer::Error(error)) if method != ELICITATION => return Err(error),
                 _ => to_json(&json!({"action": "cancel"})),
             };
             let mut answers = Fields::default();
@@ -240,7 +244,7 @@ impl Follower {
                     _ => break,
                 }
             }
-            name
+            Ok(name)
         });
         self.open.insert(key, (id, answering));
         self.connection.pass_question(self.kept.id(), message).await;
@@ -271,6 +275,14 @@ impl Follower {
         let message =
             format!("the server no longer knows the task that did the work ({words}); it may have expired");
         Attempt::Failed(Failure { kind: FailureKind::Error, message, error: Some(error) })
+    }
+
+    /// A question failed, and the task cannot be told so: it is stopped, as a call is not made again.
+    async fn refuse(self, result: Option<Waiting>, error: Json) -> Attempt {
+        match self.stop(result).await {
+            answered @ Attempt::Answered(_) => answered,
+            _ => failed(error),
+        }
     }
 
     /// Tells the server to stop, and says what is known of whether it did.
