@@ -45,6 +45,13 @@ fn another_terminal_sees_a_running_job_and_cancels_it() {
     let asked = events.as_array().unwrap().iter().find(|event| event["kind"] == "cancel_requested").unwrap();
     assert_eq!(asked["actor"], "user");
     assert_eq!(run(home, &["cancel", &handle]).status.code(), Some(1));
+    for command in ["result", "watch"] {
+        assert_eq!(
+            run(home, &[command, &handle]).status.code(),
+            Some(1),
+            "{command}: there will be no result"
+        );
+    }
 }
 
 #[test]
@@ -83,7 +90,9 @@ fn watching_a_job_that_has_ended_prints_its_whole_log() {
     let client = impatient(&["--mode", "handle"]);
     let handle = handle(&client.call("protocol_error", json!({})));
     poll(&client, &handle);
-    let lines = stdout(&run(client.home(), &["watch", &handle]));
+    let watched = run(client.home(), &["watch", &handle]);
+    assert_eq!(watched.status.code(), Some(1), "`watch … && result …` stops here");
+    let lines = stdout(&watched);
     let lines: Vec<&str> = lines.lines().collect();
     assert!(lines[0].ends_with("created") && lines[1].contains("started, attempt 1"), "{lines:?}");
     assert_eq!(lines.iter().filter(|line| line.ends_with("failed: a protocol error, as asked")).count(), 1);
@@ -112,7 +121,7 @@ fn a_job_without_a_result_says_why() {
     let handle = handle(&client.call("crash", json!({})));
     poll(&client, &handle);
     let result = run(client.home(), &["result", &handle]);
-    assert_eq!(result.status.code(), Some(4));
+    assert_eq!(result.status.code(), Some(1), "it is not to be waited for");
     let said = String::from_utf8_lossy(&result.stderr).into_owned();
     assert!(
         said.contains(&format!("{handle} failed: interrupted: ")) && said.contains("no result"),

@@ -57,7 +57,8 @@ Examples:
   meanwhile jobs list
   meanwhile jobs watch
 
-Exit codes: 0 done; 1 failed, or the tool's answer is an error; 2 wrong usage; 3 no such job; 4 the job has no result";
+Exit codes: 0 done; 1 failed, or the job has no result and will have none, or its tool's answer is an error; 2 wrong usage; \
+3 no such job; 4 the job has no result yet";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -25,7 +25,7 @@ use crate::state::State;
 
 const FAILED: u8 = 1;
 const NO_SUCH_JOB: u8 = 3;
-const NO_RESULT: u8 = 4;
+const NOT_YET: u8 = 4;
 const EVENTS_PAGE: usize = 500;
 
 const EXAMPLES: &str = "\
@@ -82,9 +82,11 @@ enum Command {
         /// The job
         handle: Handle,
     },
-    /// Print the result of a job: its text, or all of it with --json. Exits with 1 if it is an error of the tool
+    /// Print the result of a job: its text, or all of it with --json. Exits with 4 if there is none yet, and with 1 if there will be
+    /// none, or it is an error of the tool
     #[command(
-        after_help = "Examples:\n  meanwhile jobs result job_… > result.txt\n  meanwhile jobs result job_… --json | jq .structuredContent"
+        after_help = "Examples:\n  meanwhile jobs result job_… > result.txt\n  meanwhile jobs result job_… --json | jq .structuredContent\n  \
+                      while meanwhile jobs result job_…; [ $? = 4 ]; do sleep 5; done"
     )]
     Result {
         /// The job
@@ -98,7 +100,8 @@ enum Command {
     },
     /// Answer what a job asks
     Answer(Answer),
-    /// Follow jobs live: these until they have ended, or all until Ctrl-C
+    /// Follow jobs live: these until they have ended, or all until Ctrl-C. Exits with 1 if one of these ended without a result, and
+    /// with 4 if Ctrl-C came first
     #[command(
         after_help = "Examples:\n  meanwhile jobs watch\n  meanwhile jobs watch job_… && meanwhile jobs result job_…"
     )]
@@ -257,7 +260,7 @@ impl Desk {
         let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let Some(answer) = read_answer(&*self.store, &self.artifacts, &job).await? else {
             eprintln!("meanwhile: {}", why_no_result(&job));
-            return Ok(NO_RESULT);
+            return Ok(if will_have_none(&job) { FAILED } else { NOT_YET });
         };
         let text = if self.json { format!("{}\n", answer.get()) } else { result_text(answer.get()) };
         print(&text)?;
@@ -306,6 +309,11 @@ impl Desk {
 fn no_such_job(handle: Handle) -> u8 {
     eprintln!("meanwhile: there is no job {handle}; `meanwhile jobs list` shows what there is");
     NO_SUCH_JOB
+}
+
+/// Whether a job has ended and left nothing to fetch.
+fn will_have_none(job: &Job) -> bool {
+    job.expired_at.is_some() || (job.status.is_terminal() && job.status != Status::Completed)
 }
 
 fn why_no_result(job: &Job) -> String {

@@ -14,7 +14,7 @@ use meanwhile_mcp::words::seconds;
 use serde_json::json;
 
 use super::show::{clock, doing, ended, event_json, happened, one_line, shortened, status_name};
-use super::{Desk, EVENTS_PAGE, NO_SUCH_JOB, no_such_job, print, terminal};
+use super::{Desk, EVENTS_PAGE, FAILED, NO_SUCH_JOB, NOT_YET, no_such_job, print, terminal, will_have_none};
 
 const BAR_STEPS: u64 = 1000;
 /// Columns of a terminal that has room for whole handles.
@@ -35,7 +35,7 @@ pub(super) async fn watch(desk: &Desk, handles: &[Handle]) -> anyhow::Result<u8>
     // Listened for all along: one that came during a look would be lost otherwise.
     tokio::select! {
         followed = follow(desk, handles, &mut changes) => followed,
-        _ = tokio::signal::ctrl_c() => Ok(0),
+        _ = tokio::signal::ctrl_c() => Ok(if handles.is_empty() { 0 } else { NOT_YET }),
     }
 }
 
@@ -44,12 +44,13 @@ async fn follow(desk: &Desk, handles: &[Handle], changes: &mut Subscription) -> 
     loop {
         let jobs = screen.jobs_of_interest(handles).await?;
         let (ended, now) = (jobs.iter().all(|job| job.status.is_terminal()), SystemClock.moment());
+        let in_vain = jobs.iter().any(will_have_none);
         let lapse = jobs.iter().filter_map(|job| lapse(job, now)).min();
         for job in jobs {
             screen.show(&job).await?;
         }
         if ended && !handles.is_empty() {
-            return Ok(0);
+            return Ok(if in_vain { FAILED } else { 0 });
         }
         screen.invite(handles);
         tokio::select! {
