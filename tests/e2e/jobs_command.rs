@@ -1,5 +1,6 @@
 //! `meanwhile jobs`, from another process while a wrapper runs.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -113,6 +114,10 @@ fn an_error_that_the_tool_answered_is_printed_and_exits_as_an_error() {
     let list = stdout(&run(client.home(), &["list"]));
     assert!(list.contains("fixture-upstream  fail") && list.contains("error of the tool, "), "{list}");
     assert_eq!(json_of(client.home(), &["list"])[0]["is_error"], true);
+    for command in ["watch", "events"] {
+        let lines = stdout(&run(client.home(), &[command, &handle]));
+        assert!(lines.contains("completed, with an error of the tool, "), "{lines}");
+    }
 }
 
 #[test]
@@ -261,6 +266,16 @@ fn the_state_folder_may_be_named_behind_the_command_and_an_empty_variable_names_
     let state_dir = home.state_dir();
     assert!(listed(&["--state-dir", state_dir.to_str().unwrap()]).contains(&handle));
     assert_eq!(listed(&[]), "No jobs.\n");
+}
+
+#[test]
+fn in_a_pipe_too_it_is_said_that_there_is_nothing_to_watch_yet() {
+    let home = Home::new();
+    let mut watching = command(&home, &["watch"]).stderr(Stdio::piped()).spawn().expect("meanwhile runs");
+    let stderr = BufReader::new(watching.stderr.take().expect("it is piped"));
+    let said = stderr.lines().map_while(Result::ok).find(|line| line.starts_with("No jobs are running."));
+    watching.kill().and_then(|()| watching.wait()).expect("it ends");
+    assert!(said.is_some());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `meanwhile jobs`: look at jobs and control them, from any terminal, while wrappers run or afterwards.
 
 mod answer;
+mod rows;
 mod show;
 mod terminal;
 mod watch;
@@ -239,9 +240,7 @@ impl Desk {
     }
 
     async fn events(&self, handle: Handle) -> anyhow::Result<u8> {
-        if self.find(handle).await?.is_none() {
-            return Ok(NO_SUCH_JOB);
-        }
+        let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let mut events = Vec::new();
         loop {
             let page = self.store.events(handle, events.len() as u32, EVENTS_PAGE).await?;
@@ -253,7 +252,8 @@ impl Desk {
         if self.json {
             return print_json(&events.iter().map(event_json).collect::<Vec<_>>());
         }
-        print(&events.iter().map(|event| event_line(event) + "\n").collect::<String>())
+        let is_error = self.see(job).await?.is_error;
+        print(&events.iter().map(|event| event_line(event, is_error) + "\n").collect::<String>())
     }
 
     async fn result(&self, handle: Handle) -> anyhow::Result<u8> {

@@ -124,9 +124,12 @@ pub(super) fn table(jobs: &[Seen], now: Moment, width: Option<usize>) -> String 
     text
 }
 
+/// What is said of a completed job whose answer is the tool's own word that something went wrong.
+const WITH_ERROR: &str = "with an error of the tool";
+
 /// What is worth a column.
 fn about(Seen { job, is_error }: &Seen, now: Moment) -> String {
-    let error = if *is_error { "error of the tool, " } else { "" };
+    let error = if *is_error { format!("{WITH_ERROR}, ") } else { String::new() };
     let about = match job.status {
         Status::Completed => job.answer.as_ref().map(|answer| format!("{error}{} bytes", answer.bytes)),
         Status::Failed => Some(failure(job)),
@@ -154,12 +157,13 @@ fn is_left(job: &Job, now: Moment) -> bool {
 }
 
 pub(super) fn job_lines(
-    Seen { job, is_error }: &Seen,
+    seen: &Seen,
     open: &[Input],
     ahead: u64,
     request: Option<&RawValue>,
     now: Moment,
 ) -> String {
+    let job = &seen.job;
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<10} {value}");
@@ -170,10 +174,8 @@ pub(super) fn job_lines(
     let status = if !job.status.is_terminal() {
         let left = if is_left(job, now) { format!("; {LEFT}") } else { String::new() };
         standing(job, Some(ahead), now.wall) + &left
-    } else if *is_error {
-        "completed, with an error of the tool".to_owned()
     } else {
-        ended(job)
+        ended(seen)
     };
     line("status", status);
     for Input { key, question, .. } in open {
@@ -204,7 +206,10 @@ pub(super) fn job_lines(
 }
 
 /// How a job has ended, and why if it has no answer.
-pub(super) fn ended(job: &Job) -> String {
+pub(super) fn ended(Seen { job, is_error }: &Seen) -> String {
+    if *is_error {
+        return format!("{}, {WITH_ERROR}", status_name(job));
+    }
     let why = match job.status {
         Status::Failed => Some(failure(job)),
         _ => job.message.clone(),
@@ -218,18 +223,18 @@ pub(super) fn event_json(event: &Event) -> Value {
     value
 }
 
-pub(super) fn event_line(event: &Event) -> String {
+pub(super) fn event_line(event: &Event, is_error: bool) -> String {
     let actor = match event.actor {
         Actor::Agent => "agent",
         Actor::User => "user",
         Actor::Tool => "tool",
         Actor::System => "system",
     };
-    format!("{}  {actor:<6}  {}", clock(event.at), happened(&event.kind))
+    format!("{}  {actor:<6}  {}", clock(event.at), happened(&event.kind, is_error))
 }
 
-/// What happened, in a few words.
-pub(super) fn happened(kind: &EventKind) -> String {
+/// What happened, in a few words; `is_error` tells whether what the tool has answered is an error.
+pub(super) fn happened(kind: &EventKind, is_error: bool) -> String {
     match kind {
         EventKind::Created => "created".to_owned(),
         EventKind::Joined => "joined by the same call".to_owned(),
@@ -243,6 +248,7 @@ pub(super) fn happened(kind: &EventKind) -> String {
         EventKind::Answered { keys } => format!("answered: {}", keys.join(", ")),
         EventKind::Withdrawn { keys } => format!("no longer asks {}", keys.join(", ")),
         EventKind::Attached => "goes on as a task of the server".to_owned(),
+        EventKind::Completed { bytes } if is_error => format!("completed, {WITH_ERROR}, {bytes} bytes"),
         EventKind::Completed { bytes } => format!("completed, {bytes} bytes"),
         EventKind::Failed { message } => format!("failed: {message}"),
         EventKind::Cancelled { message } => format!("cancelled: {message}"),
