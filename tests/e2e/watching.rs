@@ -81,7 +81,7 @@ impl Terminal {
         let status = self.child.0.wait().expect("it ends");
         self.reader.join().expect("nobody panics");
         let shown = self.shown.lock().expect("nobody panics");
-        let rest = shown.rsplit("\u{1b}[2K").next().unwrap_or_default();
+        let rest = shown.rsplit("\u{1b}[0J").next().unwrap_or_default();
         (status, rest.to_owned())
     }
 }
@@ -95,7 +95,7 @@ fn what_was_seen_last_stays_after_ctrl_c() {
     terminal.shows(&client, &handle);
     let (status, rest) = terminal.interrupt();
     assert!(status.code() == Some(4) && rest.contains(&handle), "{status}: {rest:?}");
-    assert!(rest.ends_with("\r\n"), "what the shell writes has a line of its own: {rest:?}");
+    assert!(rest.ends_with("\r\n\r\u{1b}[2K"), "what the shell writes has a line of its own: {rest:?}");
 }
 
 #[test]
@@ -107,7 +107,6 @@ fn a_job_that_has_ended_stays_above_those_that_run() {
     let terminal = Terminal::watch(&client, &[&running, &ended]);
     terminal.shows(&client, "completed, with an error of the tool");
     gate.open();
-    terminal.shows(&client, "completed ");
     let (status, shown) = terminal.end();
     assert!(status.success(), "{status}: {shown:?}");
     assert!(shown.find("with an error of the tool") < shown.rfind(&running), "{shown:?}");

@@ -2,14 +2,15 @@
 //! them stand those that have ended.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
 use meanwhile_core::{Handle, Job, Moment, Status};
 use meanwhile_mcp::words::seconds;
 
 use super::show::{doing, ended, one_line, shortened, status_name};
-use super::{Seen, print, terminal};
+use super::{Seen, terminal};
 
 /// How often the rows are drawn, for the time goes on.
 pub(super) const FRAME: Duration = Duration::from_millis(200);
@@ -25,8 +26,10 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(all: usize) -> Columns {
-        match all {
+    fn of(width: usize) -> Columns {
+        // Some terminals begin a new line behind their last column.
+        let all = width.saturating_sub(1);
+        match width {
             // Whole handles, which can be copied.
             100.. => Columns { all, handle: 30, tool: 18, bar: 14 },
             80.. => Columns { all, handle: 12, tool: 18, bar: 14 },
@@ -91,35 +94,35 @@ fn line(columns: &Columns, handle: Handle, tool: &str, ran: Duration, rest: &str
 }
 
 /// All that is drawn: as many rows as there is room for, and how many there are besides.
-fn frame(rows: &[Row], width: usize, height: usize, now: Instant) -> String {
+fn frame(rows: &[Row], width: usize, height: usize, now: Instant) -> Vec<String> {
+    let columns = Columns::of(width);
     if rows.is_empty() {
-        return shortened(WAITING, width);
+        return vec![shortened(WAITING, columns.all)];
     }
     // One is left to what is typed.
     let room = height.saturating_sub(1).max(1);
     let shown = if rows.len() > room { room - 1 } else { rows.len() };
-    let columns = Columns::of(width);
     let mut lines: Vec<String> = rows[..shown].iter().map(|row| row.text(&columns, now)).collect();
     if shown < rows.len() {
         let which = if shown > 0 { "more" } else { "jobs" };
-        lines.push(shortened(&format!("… and {} {which}", rows.len() - shown), width));
+        lines.push(shortened(&format!("… and {} {which}", rows.len() - shown), columns.all));
     }
-    lines.join("\n")
+    lines
 }
 
 /// The rows, and how they come into the terminal.
 pub(super) struct Rows {
-    screen: ProgressBar,
+    term: Term,
     running: Vec<Row>,
     /// Those whose last row has been written.
     ended: HashSet<Handle>,
+    /// How many rows stand above the cursor that are to be drawn again.
+    drawn: usize,
 }
 
 impl Rows {
     pub(super) fn new() -> Rows {
-        let screen = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
-        screen.set_style(ProgressStyle::with_template("{msg}").expect("the template is well formed"));
-        Rows { screen, running: vec![], ended: HashSet::new() }
+        Rows { term: Term::buffered_stdout(), running: vec![], ended: HashSet::new(), drawn: 0 }
     }
 
     pub(super) fn has_ended(&self, job: &Job) -> bool {
@@ -127,13 +130,14 @@ impl Rows {
     }
 
     /// Writes the last row of a job that has ended.
-    pub(super) fn end(&mut self, seen: &Seen, now: Moment) {
+    pub(super) fn end(&mut self, seen: &Seen, now: Moment) -> io::Result<()> {
         let job = &seen.job;
         let (width, _) = size();
         let (tool, ran) = (one_line(&job.tool), job.ran_for(now.wall));
         self.ended.insert(job.handle);
         self.running.retain(|row| row.handle != job.handle);
-        self.screen.println(line(&Columns::of(width), job.handle, &tool, ran, &one_line(&ended(seen))));
+        self.erase()?;
+        self.term.write_line(&line(&Columns::of(width), job.handle, &tool, ran, &one_line(&ended(seen))))
     }
 
     /// These are the ones that have not ended.
@@ -141,22 +145,34 @@ impl Rows {
         self.running = jobs.map(|job| Row::new(job, now)).collect();
     }
 
-    pub(super) fn draw(&self) {
+    pub(super) fn draw(&mut self) -> io::Result<()> {
         let (width, height) = size();
-        self.screen.set_message(frame(&self.running, width, height, Instant::now()));
+        let rows = frame(&self.running, width, height, Instant::now());
+        self.erase()?;
+        for row in &rows {
+            self.term.write_line(row)?;
+        }
+        self.drawn = rows.len();
+        self.term.flush()
+    }
+
+    /// The cursor is in a line of its own below the rows, so that `^C`, which the terminal writes there, moves nothing.
+    fn erase(&mut self) -> io::Result<()> {
+        self.term.write_str("\r")?;
+        self.term.move_cursor_up(std::mem::take(&mut self.drawn))?;
+        self.term.clear_to_end_of_screen()
     }
 
     /// All have ended, and stand there.
-    pub(super) fn close(&self) {
-        self.screen.finish_and_clear();
+    pub(super) fn close(&mut self) -> io::Result<()> {
+        self.erase()?;
+        self.term.flush()
     }
 
-    /// What was seen last stays as it is. Nothing is drawn any more, also not while this is dropped: the terminal has written `^C`
-    /// behind the last row, so that rows drawn again would not come to stand where they are.
-    pub(super) fn leave(&self) {
-        std::mem::forget(self.screen.clone());
-        // Who has closed the terminal wants no line of it.
-        let _ = print("\n");
+    /// What was seen last stays as it is.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        self.term.clear_line()?;
+        self.term.flush()
     }
 }
 
@@ -184,10 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_as_wide_as_the_terminal_and_says_that_it_is_cut() {
+    fn a_row_fits_and_says_that_it_is_cut() {
         for width in [20, 60, 80, 100, 120] {
-            let text = frame(&rows(1), width, 24, Instant::now());
-            assert_eq!(text.chars().count(), width, "{text}");
+            let text = &frame(&rows(1), width, 24, Instant::now())[0];
+            assert_eq!(text.chars().count(), width - 1, "{text}");
             assert!(text.ends_with('…'), "{text}");
         }
     }
@@ -197,7 +213,7 @@ mod tests {
         let rows = rows(1);
         let handle = rows[0].handle.to_string();
         for (width, is_whole) in [(80, false), (100, true)] {
-            assert_eq!(frame(&rows, width, 24, Instant::now()).contains(&handle), is_whole, "{width}");
+            assert_eq!(frame(&rows, width, 24, Instant::now())[0].contains(&handle), is_whole, "{width}");
         }
     }
 
@@ -207,10 +223,10 @@ mod tests {
             [(5, 24, 5, ""), (5, 6, 5, ""), (6, 6, 5, "… and 2 more"), (3, 1, 1, "… and 3 jobs")]
         {
             let text = frame(&rows(count), 80, height, Instant::now());
-            assert_eq!(text.lines().count(), lines, "{count} in {height}: {text}");
-            assert!(text.lines().last().unwrap().ends_with(last), "{text}");
+            assert_eq!(text.len(), lines, "{count} in {height}: {text:?}");
+            assert!(text[lines - 1].ends_with(last), "{text:?}");
         }
-        assert_eq!(frame(&[], 80, 24, Instant::now()), WAITING);
+        assert_eq!(frame(&[], 80, 24, Instant::now()), [WAITING]);
     }
 
     #[test]

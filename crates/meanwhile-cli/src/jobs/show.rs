@@ -78,11 +78,7 @@ pub(super) fn one_line(text: &str) -> String {
 
 /// As many of the letters as fit, the last of them an ellipsis if some do not.
 pub(super) fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    kept + "…"
+    console::truncate_str(text, width, "…").into_owned()
 }
 
 /// The jobs, one a line; cut to the `width` of a terminal, and to nothing where there is none.

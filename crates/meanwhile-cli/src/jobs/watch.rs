@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -29,28 +28,29 @@ pub(super) async fn watch(desk: &Desk, handles: &[Handle]) -> anyhow::Result<u8>
     let is_live = std::io::stdout().is_terminal() && !desk.json;
     let rows = is_live.then(|| RefCell::new(Rows::new()));
     let screen = Screen::new(desk, handles.is_empty().then(|| desk.store.now()), rows.as_ref());
-    // Listened for all along: one that came during a look would be lost otherwise. And before all else: nothing is to be drawn
-    // once it has come.
+    // Listened for all along: one that came during a look would be lost otherwise.
     let followed = tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => None,
         followed = follow(screen, handles, &mut changes) => Some(followed),
-        never = draw(rows.as_ref()) => match never {},
+        error = draw(rows.as_ref()) => Some(Err(error.into())),
     };
     match (rows, &followed) {
-        (Some(rows), Some(Ok(_))) => rows.borrow().close(),
-        (Some(rows), _) => rows.borrow().leave(),
+        (Some(rows), Some(Ok(_))) => rows.borrow_mut().close()?,
+        (Some(rows), _) => rows.borrow().leave()?,
         (None, _) => {}
     }
     followed.unwrap_or(Ok(if handles.is_empty() { 0 } else { NOT_YET }))
 }
 
-/// Draws the rows again and again.
-async fn draw(rows: Option<&RefCell<Rows>>) -> Infallible {
+/// Draws the rows again and again, until that fails.
+async fn draw(rows: Option<&RefCell<Rows>>) -> std::io::Error {
     let Some(rows) = rows else { return std::future::pending().await };
     loop {
         tokio::time::sleep(FRAME).await;
-        rows.borrow().draw();
+        if let Err(error) = rows.borrow_mut().draw() {
+            return error;
+        }
     }
 }
 
@@ -138,11 +138,11 @@ impl<'a> Screen<'a> {
         for job in jobs.iter().filter(|job| job.status.is_terminal()) {
             if !rows.borrow().has_ended(job) {
                 let seen = self.desk.see(job.clone()).await?;
-                rows.borrow_mut().end(&seen, now);
+                rows.borrow_mut().end(&seen, now)?;
             }
         }
         rows.borrow_mut().run(jobs.iter().filter(|job| !job.status.is_terminal()), now);
-        rows.borrow().draw();
+        rows.borrow_mut().draw()?;
         Ok(())
     }
 
