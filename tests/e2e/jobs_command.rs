@@ -146,7 +146,19 @@ fn a_job_that_asks_shows_what() {
     let (key, question) = shown["questions"].as_object().unwrap().iter().next().unwrap();
     assert_eq!((key.as_str(), &question["params"]["message"]), ("q1", &json!("Which colour?")));
     let shown = stdout(&run(client.home(), &["show", &handle]));
-    assert!(shown.contains("asks       q1: the tool asks \"Which colour?\""), "{shown}");
+    for line in [
+        "asks       q1: Which colour?",
+        "           - colour: string, required; A colour",
+        &format!("           answer with: meanwhile jobs answer {handle} --content '{{\"colour\": \"…\"}}'"),
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+    let result = run(client.home(), &["result", &handle]);
+    assert_eq!(result.status.code(), Some(4));
+    assert!(
+        String::from_utf8_lossy(&result.stderr).contains(&format!("`meanwhile jobs answer {handle}`")),
+        "{result:?}"
+    );
 }
 
 #[test]
@@ -165,7 +177,7 @@ fn what_a_job_asks_is_answered_from_another_terminal() {
         (&["--accept"][..], "colour"),
         (&["--result", "[]"], "action"),
         (&["--content", r#"{"colour": 7}"#], "`colour`: 7"),
-        (&["--key", "q9", "--decline"], "asks q1: say with --key which one"),
+        (&["--key", "q9", "--decline"], "does not ask `q9`; it asks q1"),
     ] {
         let refused = answer(wrong);
         assert!(refused.status.code() == Some(1) && said(&refused).contains(why), "{wrong:?}: {refused:?}");

@@ -131,5 +131,9 @@ fn chosen<'a>(job: &Job, open: &'a [Input], key: Option<&str>) -> Result<&'a Inp
         (None, _) => None,
         (Some(key), _) => open.iter().find(|input| input.key == key),
     };
-    found.ok_or_else(|| format!("{} asks {}: say with --key which one", job.handle, job.open.join(", ")))
+    let (handle, asked) = (job.handle, job.open.join(", "));
+    found.ok_or_else(|| match key {
+        Some(key) => format!("{handle} does not ask `{key}`; it asks {asked}"),
+        None => format!("{handle} asks {asked}: say with --key which one"),
+    })
 }

@@ -1,6 +1,7 @@
 //! `meanwhile jobs`: look at jobs and control them, from any terminal, while wrappers run or afterwards.
 
 mod answer;
+mod questions;
 mod rows;
 mod show;
 mod terminal;
@@ -324,6 +325,11 @@ fn why_no_result(job: &Job) -> String {
         }
         Status::Failed => format!("{} failed: {}; it has no result", job.handle, failure(job)),
         Status::Cancelled => format!("{} is cancelled{message}; it has no result", job.handle),
+        Status::InputRequired => format!(
+            "{0} has no result yet: it asks {1}; `meanwhile jobs show {0}` shows what, and `meanwhile jobs answer {0}` answers it",
+            job.handle,
+            job.open.join(", ")
+        ),
         status => format!(
             "{} is {} and has no result yet; `meanwhile jobs watch {}` follows it",
             job.handle,

@@ -5,11 +5,11 @@ use std::fmt::Write;
 use meanwhile_core::event::{Actor, Event, EventKind};
 use meanwhile_core::job::{FailureKind, Input};
 use meanwhile_core::{Job, Moment, Status, Timestamp};
-use meanwhile_mcp::words::{asked, progressed, seconds, standing};
+use meanwhile_mcp::words::{progressed, seconds, standing};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::Seen;
+use super::{Seen, questions};
 
 const REQUEST_CHARS: usize = 2000;
 /// The widest column of servers.
@@ -174,9 +174,11 @@ pub(super) fn job_lines(
         ended(seen)
     };
     line("status", status);
-    for Input { key, question, .. } in open {
-        let question = serde_json::from_str(question.get()).unwrap_or_default();
-        line("asks", format!("{key}: {}", one_line(&asked(&question))));
+    for input in open {
+        let mut name = "asks";
+        for said in questions::lines(job, input) {
+            line(std::mem::take(&mut name), said);
+        }
     }
     line("called", clock(job.created_at));
     if let Some(at) = job.started_at {
