@@ -1,6 +1,7 @@
 //! `meanwhile jobs`, from another process while a wrapper runs.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -259,7 +260,10 @@ fn a_list_says_that_there_is_more() {
     }
     let some = run(client.home(), &["list", "--limit", "1"]);
     assert_eq!(stdout(&some).lines().count(), 2, "a heading and a job");
-    assert!(String::from_utf8_lossy(&some.stderr).contains("and more: --limit 2"), "{some:?}");
+    assert!(
+        String::from_utf8_lossy(&some.stderr).contains("only the newest 1: --limit 2 shows more"),
+        "{some:?}"
+    );
     assert!(run(client.home(), &["list", "--limit", "2"]).stderr.is_empty());
     assert_eq!(run(client.home(), &["list", "--limit", "0"]).status.code(), Some(2));
     assert_eq!(json_of(client.home(), &["list", "--status", "paused"]), json!([]));
@@ -288,6 +292,29 @@ fn in_a_pipe_too_it_is_said_that_there_is_nothing_to_watch_yet() {
     let said = stderr.lines().map_while(Result::ok).find(|line| line.starts_with("No jobs are running."));
     watching.kill().and_then(|()| watching.wait()).expect("it ends");
     assert!(said.is_some());
+}
+
+#[test]
+fn where_jobs_are_instead_is_said() {
+    let client = impatient(&[]);
+    let home = client.home();
+    let listed = |state_dir: &Path| {
+        let mut command = command(home, &["list"]);
+        command.env("MEANWHILE_STATE_DIR", "").env("HOME", home.path("")).env("XDG_STATE_HOME", state_dir);
+        command.output().expect("meanwhile runs")
+    };
+    let usual = home.path(".local/state/meanwhile");
+    std::fs::create_dir_all(&usual).and_then(|()| std::fs::write(usual.join("meanwhile.db"), "")).unwrap();
+    let note = String::from_utf8_lossy(&listed(&home.path("elsewhere")).stderr).into_owned();
+    let said = format!("there is one at {0}: use --state-dir {0}", usual.display());
+    assert!(note.contains(&said), "{note}");
+    // A file is no folder of jobs, and no empty one.
+    let file = home.path("file");
+    std::fs::write(&file, "").unwrap();
+    for place in [&file, &file.join("below")] {
+        let refused = run(home, &["list", "--state-dir", place.to_str().unwrap()]);
+        assert!(refused.status.code() == Some(1) && refused.stdout.is_empty(), "{refused:?}");
+    }
 }
 
 #[test]

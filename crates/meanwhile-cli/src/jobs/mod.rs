@@ -4,6 +4,7 @@ mod answer;
 mod questions;
 mod rows;
 mod show;
+mod table;
 mod terminal;
 mod watch;
 
@@ -21,7 +22,8 @@ use meanwhile_core::{Actor, Clock, Handle, Job, Json, Status, Store, SystemClock
 use serde_json::Value;
 
 use self::answer::Answer;
-use self::show::{event_json, event_line, failure, job_lines, seen_json, table};
+use self::show::{event_json, event_line, failure, job_lines, seen_json};
+use self::table::table;
 use crate::calls::whole;
 use crate::state::State;
 
@@ -168,14 +170,14 @@ struct Shown {
 
 impl Jobs {
     pub(crate) async fn run(self) -> anyhow::Result<u8> {
-        let watches = matches!(self.command, Command::Watch { .. });
-        if !watches && let Some(file) = self.state.missing()? {
-            eprintln!("there is no job store yet: {}", file.display());
-            return match self.command {
-                Command::List { .. } if self.json => print_json(&Value::Array(vec![])),
-                Command::List { .. } => print("No jobs.\n"),
-                _ => Ok(NO_SUCH_JOB),
-            };
+        if let Some(note) = self.state.missing()? {
+            eprintln!("{note}");
+            match self.command {
+                Command::List { .. } if self.json => return print_json(&Value::Array(vec![])),
+                Command::List { .. } => return print("No jobs.\n"),
+                Command::Watch { .. } => {}
+                _ => return Ok(NO_SUCH_JOB),
+            }
         }
         let (store, artifacts) = self.state.open()?;
         // What a dead wrapper left is settled before it is shown.
@@ -209,7 +211,11 @@ impl Desk {
         }
         let code = print(&table(&seen, SystemClock.moment(), terminal::width()))?;
         if more {
-            eprintln!("… and more: --limit {}", (2 * limit).min(LIST_MAX));
+            let how = match limit {
+                LIST_MAX => "--status and --scope choose among them".to_owned(),
+                _ => format!("--limit {} shows more", (2 * limit).min(LIST_MAX)),
+            };
+            eprintln!("These are not all jobs, only the newest {limit}: {how}.");
         }
         Ok(code)
     }

@@ -12,10 +12,6 @@ use serde_json::{Value, json};
 use super::{Seen, questions};
 
 const REQUEST_CHARS: usize = 2000;
-/// The widest column of servers.
-const SERVER_MAX: usize = 20;
-/// Columns of a terminal that has room for all that a list tells.
-const WIDE: usize = 100;
 
 /// A time as RFC 3339 has it.
 fn time(at: Timestamp) -> String {
@@ -81,50 +77,11 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
     console::truncate_str(text, width, "…").into_owned()
 }
 
-/// The jobs, one a line; cut to the `width` of a terminal, and to nothing where there is none.
-pub(super) fn table(jobs: &[Seen], now: Moment, width: Option<usize>) -> String {
-    if jobs.is_empty() {
-        return "No jobs.\n".to_owned();
-    }
-    let is_narrow = width.is_some_and(|width| width < WIDE);
-    // Where nothing is cut, columns are as wide as their longest name.
-    let most = |most| if width.is_some() { most } else { usize::MAX };
-    let tool_max = most(if is_narrow { 16 } else { 32 });
-    let widest = |name: fn(&Job) -> &str, least, most| {
-        jobs.iter().map(|seen| name(&seen.job).chars().count()).max().unwrap_or(0).clamp(least, most)
-    };
-    let tool_width = widest(|job| &job.tool, 4, tool_max);
-    let status_width = jobs.iter().map(|seen| status_name(&seen.job).len()).max().unwrap_or(0).max(9);
-    let server_width = widest(|job| &job.server, 6, most(SERVER_MAX));
-    let row = |[handle, server, tool, status, age, took, about]: [&str; 7]| {
-        let (server, age) = match is_narrow {
-            true => (String::new(), String::new()),
-            false => (format!("{server:<server_width$}  "), format!("{age:>7}  ")),
-        };
-        let row = format!(
-            "{handle:30}  {server}{tool:<tool_width$}  {status:<status_width$}  {age}{took:>7}  {about}"
-        );
-        let row = row.trim_end();
-        width.map_or_else(|| row.to_owned(), |width| shortened(row, width)) + "\n"
-    };
-    let mut text = row(["HANDLE", "SERVER", "TOOL", "STATUS", "AGE", "TOOK", "ABOUT"]);
-    for seen in jobs {
-        let job = &seen.job;
-        let handle = job.handle.to_string();
-        let (server, tool) = (shortened(&job.server, server_width), shortened(&job.tool, tool_width));
-        let age = seconds(now.wall.since(job.created_at));
-        let took = seconds(job.ran_for(now.wall));
-        let about = one_line(&about(seen, now));
-        text += &row([&handle, &server, &tool, status_name(job), &age, &took, &about]);
-    }
-    text
-}
-
 /// What is said of a completed job whose answer is the tool's own word that something went wrong.
 const WITH_ERROR: &str = "with an error of the tool";
 
 /// What is worth a column.
-fn about(Seen { job, is_error }: &Seen, now: Moment) -> String {
+pub(super) fn about(Seen { job, is_error }: &Seen, now: Moment) -> String {
     let error = if *is_error { format!("{WITH_ERROR}, ") } else { String::new() };
     let about = match job.status {
         Status::Completed => job.answer.as_ref().map(|answer| format!("{error}{} bytes", answer.bytes)),
