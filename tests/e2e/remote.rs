@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::client::{CONFORMANCE, Client, example, text};
+use crate::client::{CONFORMANCE, Client, example, meanwhile, text};
 
 /// A fixture over HTTP.
 pub(crate) struct Server {
@@ -362,5 +362,21 @@ fn old_transport(stream: TcpStream, streams: &Mutex<Vec<std::sync::mpsc::Sender<
         .expect("as the test has it");
     for answer in answers {
         write!(out, "event: message\ndata: {answer}\n\n").expect("as the test has it");
+    }
+}
+
+#[test]
+fn a_command_line_that_names_no_server_is_refused_as_such() {
+    for (args, said) in [
+        (&["wrap", "--url", "example.com/mcp?key=s3cret"][..], "--url: `example.com/mcp` is no URL"),
+        (&["login", "--url", "example.com/mcp?key=s3cret"], "--url: `example.com/mcp` is no URL"),
+        (&["login"], "NAME with the --config FILE that it is in, or --url URL"),
+    ] {
+        let mut command = Command::new(meanwhile());
+        let refused = command.args(args).env_remove("MEANWHILE_CONFIG").stdin(Stdio::null()).output();
+        let refused = refused.expect("meanwhile runs");
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && stderr.contains(said), "{refused:?}");
+        assert!(!stderr.contains("s3cret"), "{stderr}");
     }
 }

@@ -16,8 +16,10 @@ use meanwhile_mcp::upstream::{self, Target};
 use self::callback::Callback;
 use crate::calls::whole;
 use crate::config::{self, Oauth};
+use crate::remote::checked;
 use crate::serve::check_private;
 use crate::state::State;
+use crate::wrong_usage;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,7 +34,7 @@ The tokens are kept in the state folder, in a file that only you can read, and g
 #[derive(Debug, Args)]
 struct Which {
     /// The server's name in the configuration
-    #[arg(required_unless_present = "url", conflicts_with = "url", requires = "config")]
+    #[arg(conflicts_with = "url", requires = "config")]
     name: Option<String>,
 
     /// The servers: the file that `meanwhile serve` has
@@ -116,11 +118,16 @@ impl Which {
         let (name, url, oauth) = match (&self.name, &self.url, &self.config) {
             (Some(name), _, Some(config)) => configured(config, name)?,
             (_, Some(url), _) => {
+                checked(url)?;
                 // What may be a secret is not shown.
                 let name = url.split(['?', '#', '@']).next().unwrap_or_default().to_owned();
                 (name, url.clone(), Oauth::default())
             }
-            _ => bail!("give the --url of the server, or its name and the --config that it is in"),
+            _ => {
+                return Err(wrong_usage(
+                    "name the server: NAME with the --config FILE that it is in, or --url URL",
+                ));
+            }
         };
         let entry = self.state.vault()?.entry(&url);
         Ok(Server { name, url, oauth, entry })

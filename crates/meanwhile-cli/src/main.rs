@@ -32,8 +32,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::builder::Resettable;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::detach::Leash;
 
@@ -116,6 +118,10 @@ fn parse() -> Result<Cli, clap::Error> {
 fn start(cli: Cli, mut leash: Option<Leash>) -> (u8, Option<Leash>) {
     log_to_stderr(cli.verbose);
     let code = run(cli.command, &mut leash).unwrap_or_else(|error| {
+        if let Some(wrong) = error.downcast_ref::<clap::Error>() {
+            let _ = wrong.print();
+            return u8::try_from(wrong.exit_code()).unwrap_or(2);
+        }
         if cli.verbose > 0 {
             let _ = writeln!(std::io::stderr(), "meanwhile: {error:?}");
         } else {
@@ -124,6 +130,13 @@ fn start(cli: Cli, mut leash: Option<Leash>) -> (u8, Option<Leash>) {
         1
     });
     (code, leash)
+}
+
+/// What is wrong with the command line, where that is known only once it has been read as a whole, or where the value, which may
+/// hold a secret, is not to be shown.
+fn wrong_usage(why: &str) -> anyhow::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{why}\n\nFor more information, try '--help'.\n"))
+        .into()
 }
 
 /// One thread is enough for one client and one server, and keeps a call from crossing between cores.
@@ -160,6 +173,7 @@ fn log_to_stderr(verbose: u8) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(default), Some(error)),
     };
+    let unknown = wanted.split(',').map(str::trim).find(|directive| !is_understood(directive));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -172,7 +186,17 @@ fn log_to_stderr(verbose: u8) {
         .init();
     if let Some(error) = wrong {
         tracing::warn!("MEANWHILE_LOG=`{wanted}` is ignored: {error}; write for example debug");
+    } else if let Some(unknown) = unknown {
+        tracing::warn!(
+            "MEANWHILE_LOG: `{unknown}` is no level, and is taken for a module's name; levels are off, error, warn, info, debug and trace"
+        );
     }
+}
+
+/// Whether a bare word says how much to log. What names a module says so with its level, or by its beginning.
+fn is_understood(directive: &str) -> bool {
+    let is_word = !directive.is_empty() && directive.chars().all(|c| c.is_ascii_alphabetic());
+    !is_word || directive.starts_with("meanwhile") || directive.parse::<LevelFilter>().is_ok()
 }
 
 #[cfg(test)]
@@ -194,6 +218,23 @@ mod tests {
         let mistyped = Cli::try_parse_from(["meanwhile", "wrap", "--inline-budgett", "5s", "npx"]);
         assert!(mistyped.unwrap_err().to_string().contains("--inline-budget'"));
     }
+
+    #[test]
+    fn a_word_that_is_no_level_is_noticed() {
+        for (directive, is_right) in [
+            ("loud", false),
+            ("debug", true),
+            ("WARN", true),
+            ("off", true),
+            ("", true),
+            ("meanwhile", true),
+            ("meanwhile_mcp", true),
+            ("hyper=info", true),
+        ] {
+            assert_eq!(is_understood(directive), is_right, "{directive}");
+        }
+    }
+
     #[test]
     fn the_help_of_every_command_has_examples() {
         fn check(command: &clap::Command) {

@@ -6,6 +6,7 @@ use meanwhile_mcp::upstream::Target;
 
 use crate::login;
 use crate::state::State;
+use crate::wrong_usage;
 
 /// Where a server is that runs by itself.
 #[derive(Debug, Args)]
@@ -42,11 +43,16 @@ impl Remote {
     /// The server at the URL, and its name, if a URL was given.
     pub(crate) fn target(&self, state: &State) -> anyhow::Result<Option<(String, Target)>> {
         let Some(url) = &self.url else { return Ok(None) };
-        let host = host(url).with_context(|| format!("--url: `{}` is no URL", cut(url)))?;
+        let host = checked(url)?;
         let headers = self.headers.iter().map(|Header(name, value)| (name.clone(), value.clone())).collect();
         let login = Some(login::for_requests(state, url, &format!("--url {}", cut(url)))?);
         Ok(Some((host, Target::Remote { url: url.clone(), headers, legacy_sse: self.sse, login })))
     }
+}
+
+/// The host of the `--url` of a command line, with its port if it has one of its own.
+pub(crate) fn checked(url: &str) -> anyhow::Result<String> {
+    host(url).map_err(|why| wrong_usage(&format!("--url: `{}` is no URL: {why}", cut(url))))
 }
 
 /// A URL without what may be a secret in it.

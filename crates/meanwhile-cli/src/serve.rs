@@ -1,7 +1,8 @@
 //! `meanwhile serve`: MCP servers behind streamable HTTP.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -119,6 +120,7 @@ impl Serve {
         let (store, artifacts) = self.state.open()?;
         let mut behind: Vec<Arc<OneServer>> = Vec::new();
         let mut members = Vec::new();
+        let names: Vec<String> = servers.iter().map(|server| server.launch.name.clone()).collect();
         let mut endpoints: HashMap<String, Arc<dyn Endpoint>> = HashMap::new();
         for server in servers {
             let (launch, calls) = (server.launch.clone(), calls_of(&self.calls, &server));
@@ -145,8 +147,7 @@ impl Serve {
             .await
             .map_err(|error| anyhow!("cannot listen on {}: {error}; choose another --listen", self.listen))?;
         let address = listener.local_addr().context("the address that is listened on is not known")?;
-        let _ = writeln!(std::io::stderr(), "listening on http://{address}");
-        let _ = writeln!(std::io::stderr(), "all servers are at /mcp, each one at /mcp/NAME");
+        say_where(address, &names);
         let over = self.until_told(&server, listener).await;
         let mut ending = JoinSet::new();
         for one in behind {
@@ -220,6 +221,15 @@ impl Serve {
         }
         hosts
     }
+}
+
+/// Says where the servers are, in a form that can be copied.
+fn say_where(address: SocketAddr, names: &[String]) {
+    let mut said = format!("listening on http://{address}\nall servers: http://{address}/mcp\n");
+    for name in names {
+        let _ = writeln!(said, "{name}: http://{address}/mcp/{name}");
+    }
+    let _ = std::io::stderr().write_all(said.as_bytes());
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -16,6 +16,9 @@ fn a_server_elsewhere_is_served_by_a_toml_file_to_both_eras() {
     let server = Server::start(CONFORMANCE, &[]);
     let toml = format!("[mcp_servers.fixture]\ntype = \"http\"\nurl = \"{}\"\nera = \"auto\"\n", server.url);
     let served = Served::configured(&Home::new(), "mcp.toml", &toml, &[]);
+    for (name, path) in [("all servers", "/mcp"), ("fixture", "/mcp/fixture")] {
+        served.process.wait_stderr(&format!("{name}: http://{}{path}", served.address));
+    }
     let said = "This is a simple text response for testing.";
     for (path, tool) in [("/mcp/fixture", "test_simple_text"), ("/mcp", "fixture__test_simple_text")] {
         let session = served.session(path, None, "2025-11-25");

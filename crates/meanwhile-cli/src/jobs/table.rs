@@ -21,7 +21,7 @@ const TOOL_MAX: usize = 32;
 const TOOL_WANTED: usize = 16;
 const TOOL_MIN: usize = 8;
 /// What is said of the jobs has so much room before anything else has.
-const ABOUT_WANTED: usize = 24;
+const ABOUT_WANTED: usize = 20;
 /// With less it says nothing.
 const ABOUT_MIN: usize = 8;
 const GAP: usize = 2;
@@ -109,7 +109,7 @@ mod tests {
             (80, "input_required", 15),
             (80, "completed", 20),
             (100, "input_required", 20),
-            (120, "completed", 24),
+            (120, "completed", 20),
         ] {
             let lines = shown(status, about, Some(width));
             assert!(lines.iter().all(|line| line.trim_end().chars().count() <= width), "{lines:?}");
