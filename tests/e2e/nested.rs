@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::client::{Client, FIXTURE, Home, example, meanwhile, text, tool_names};
 use crate::faces::{Gate, handle, poll};
+use crate::http::guard::token_file;
 use crate::http::web::Served;
 
 /// Our tools are there once, under their own names, and what is said of them is said once.
@@ -26,6 +27,19 @@ fn is_one(client: &Client, gate_tool: &str) {
     gate.open();
     assert_eq!(text(&poll(client, &handle)), "opened");
     assert_eq!(client.home().log().matches("start gate").count(), 1);
+}
+
+#[test]
+fn who_wraps_servers_that_want_a_token_is_told_how_to_give_it() {
+    let home = Home::new();
+    let file = token_file(&home, 0o600);
+    let served = Served::fixture_in(&home, &["--token-file", &file]);
+    let url = format!("http://{}/mcp", served.address);
+    let client = Client::spawn_in(&home, &[meanwhile(), "wrap", "--url", &url], &[]);
+    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}});
+    let refused = client.request("initialize", params).unwrap_err();
+    let why = refused["message"].as_str().expect("a message");
+    assert!(why.contains("HTTP 401") && why.contains("or give it its token with --header"), "{why}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) fn write(file: &Path, text: &str, mode: u32) -> String {
     file.to_str().expect("the path is UTF-8").to_owned()
 }
 
-pub(super) fn token_file(home: &Home, mode: u32) -> String {
+pub(crate) fn token_file(home: &Home, mode: u32) -> String {
     write(&home.path("tokens"), TOKENS, mode)
 }
 

@@ -1,7 +1,7 @@
 //! `meanwhile serve`, over real sockets.
 
 mod config;
-mod guard;
+pub(crate) mod guard;
 mod hub;
 mod legacy;
 mod limits;

@@ -165,7 +165,13 @@ impl Auth {
         };
         let run = format!("run: {}", login.command);
         if status == StatusCode::UNAUTHORIZED {
-            return format!("; {run}");
+            // Without that it may be one that knows tokens only, and no place to get one.
+            let or = if challenge.resource_metadata.is_some() {
+                ""
+            } else {
+                ", or give it its token with --header"
+            };
+            return format!("; {run}{or}");
         }
         if let Err(error) = login.entry.want(&challenge.scopes).await {
             tracing::warn!(server = self.server, %error, "what the login lacks cannot be noted");
