@@ -231,12 +231,12 @@ fn what_a_server_says_of_a_task_that_nobody_has_heard_of_yet_reaches_the_client(
     let wrap = || {
         let meanwhile = crate::client::meanwhile();
         let args =
-            [meanwhile, "wrap", "--inline-budget", "50ms", "--no-linger", "--lease", "1s", "--url", &url];
+            [meanwhile, "wrap", "--inline-budget", "1s", "--no-linger", "--lease", "1s", "--url", &url];
         Client::spawn_in(&home, &args, &[("MEANWHILE_LOG", "info")])
     };
     let first = wrap();
     let plain = first.modern("tools/call", json!({"name": "x", "arguments": {"n": 1}}), &json!({})).unwrap();
-    assert!(text(&plain).contains("Its server says: Have a tea."), "{plain}");
+    assert!(text(&plain).contains(r#"Its server says: "Have a tea.""#), "{plain}");
     let task = first.modern("tools/call", json!({"name": "x"}), &with_tasks()).unwrap();
     let says_so = |task: &Value| {
         assert_eq!(task["eventSource"], json!({"name": "news", "since": 1.5}), "{task}");

@@ -118,13 +118,13 @@ fn a_tool_that_ends_in_time_is_waited_for_beyond_the_budget() {
     client.initialize();
     let sleep = |tool: &str, ms: u64| client.start_call(tool, json!({"ms": ms}));
     let all: Vec<u64> =
-        (1500..1506).flat_map(|ms| ["sleep", "read_only_sleep"].map(|tool| sleep(tool, ms))).collect();
-    for id in all {
-        assert!(text(&client.wait_response(id).unwrap()).starts_with("slept"));
+        (3000..3006).flat_map(|ms| ["sleep", "read_only_sleep"].map(|tool| sleep(tool, ms))).collect();
+    for handle in all.into_iter().map(|id| handle(&client.wait_response(id).unwrap())) {
+        assert!(text(&poll(&client, &handle)).starts_with("slept"));
     }
     let [learned, most, longer] =
-        [sleep("sleep", 2450), sleep("read_only_sleep", 2450), sleep("sleep", 9000)];
-    assert_eq!(text(&client.wait_response(learned).unwrap()), "slept 2450 ms");
+        [sleep("sleep", 3000), sleep("read_only_sleep", 3000), sleep("sleep", 12_000)];
+    assert_eq!(text(&client.wait_response(learned).unwrap()), "slept 3000 ms");
     handle(&client.wait_response(most).unwrap());
     // It takes far longer than any before.
     handle(&client.wait_response(longer).unwrap());
@@ -132,10 +132,10 @@ fn a_tool_that_ends_in_time_is_waited_for_beyond_the_budget() {
 
 #[test]
 fn a_budget_that_the_user_has_set_is_never_exceeded() {
-    let client = Client::wrap(&["--inline-budget", "500ms"], &[FIXTURE]);
+    let client = Client::wrap(&["--inline-budget", "1s"], &[FIXTURE]);
     client.initialize();
     for ms in 1..=6 {
         assert_eq!(text(&client.call("sleep", json!({"ms": ms}))), format!("slept {ms} ms"));
     }
-    handle(&client.call("sleep", json!({"ms": 1500})));
+    handle(&client.call("sleep", json!({"ms": 3000})));
 }

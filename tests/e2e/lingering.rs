@@ -208,15 +208,15 @@ fn what_is_left_while_a_server_is_ended_is_left_to_a_session_that_lasts() {
         client.initialize();
         client
     };
-    let (ending, first) = (session(&["sh", "-c", "$0; sleep 1", &example(FIXTURE)]), session(&[FIXTURE]));
-    let left = handle(&first.call("read_only_sleep", json!({"ms": 300})));
+    let (ending, first) = (session(&["sh", "-c", "$0; sleep 2", &example(FIXTURE)]), session(&[FIXTURE]));
+    let left = handle(&first.call("read_only_sleep", json!({"ms": 3000})));
     assert_eq!(text(&ending.call("echo", json!({"text": "x"}))), "x");
     ending.close_stdin();
     ending.wait_log_count("exit", 1);
     signal("-KILL", keeper_of(&home, &left));
     first.wait_exit();
     ending.wait_exit();
-    assert_eq!(text(&poll(&session(&[FIXTURE]), &left)), "slept 300 ms");
+    assert_eq!(text(&poll(&session(&[FIXTURE]), &left)), "slept 3000 ms");
     assert_eq!(home.log().matches("start read_only_sleep").count(), 2, "{}", home.log());
 }
 

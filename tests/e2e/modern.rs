@@ -266,8 +266,16 @@ fn a_call_that_is_always_waited_for_asks_its_client_as_well() {
     let answer = client.modern("tools/call", params, &can).unwrap();
     assert_eq!(answer["resultType"], "complete", "{answer}");
     assert!(text(&answer).contains("red"), "{answer}");
-    let declined = client.modern("tools/call", call("ask_elicitation", json!({})), &json!({})).unwrap();
-    assert!(!text(&declined).contains("job_"), "{declined}");
+    let mut can_and_has_tasks = with_tasks();
+    can_and_has_tasks["elicitation"] = json!({});
+    let asked = client.modern("tools/call", call("ask_elicitation", json!({})), &can_and_has_tasks).unwrap();
+    assert_eq!(asked["resultType"], "input_required", "and no task: {asked}");
+    let mut has_tasks_and_roots = with_tasks();
+    has_tasks_and_roots["roots"] = json!({});
+    for cannot in [json!({}), json!({"roots": {}}), has_tasks_and_roots] {
+        let declined = client.modern("tools/call", call("ask_elicitation", json!({})), &cannot).unwrap();
+        assert!(text(&declined).contains("decline"), "{declined}");
+    }
 }
 
 #[test]

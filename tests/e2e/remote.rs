@@ -370,6 +370,7 @@ fn a_command_line_that_names_no_server_is_refused_as_such() {
     for (args, said) in [
         (&["wrap", "--url", "example.com/mcp?key=s3cret"][..], "--url: `example.com/mcp` is no URL"),
         (&["login", "--url", "example.com/mcp?key=s3cret"], "--url: `example.com/mcp` is no URL"),
+        (&["wrap", "--url", "me:s3cret@example.com/mcp"], "--url: `example.com/mcp` is no URL"),
         (&["login"], "NAME with the --config FILE that it is in, or --url URL"),
     ] {
         let mut command = Command::new(meanwhile());

@@ -16,7 +16,7 @@ use meanwhile_mcp::upstream::{self, Target};
 use self::callback::Callback;
 use crate::calls::whole;
 use crate::config::{self, Oauth};
-use crate::remote::checked;
+use crate::remote::{checked, cut};
 use crate::serve::check_private;
 use crate::state::State;
 use crate::wrong_usage;
@@ -120,8 +120,7 @@ impl Which {
             (_, Some(url), _) => {
                 checked(url)?;
                 // What may be a secret is not shown.
-                let name = url.split(['?', '#', '@']).next().unwrap_or_default().to_owned();
-                (name, url.clone(), Oauth::default())
+                (cut(url), url.clone(), Oauth::default())
             }
             _ => {
                 return Err(wrong_usage(

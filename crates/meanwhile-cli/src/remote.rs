@@ -55,9 +55,12 @@ pub(crate) fn checked(url: &str) -> anyhow::Result<String> {
     host(url).map_err(|why| wrong_usage(&format!("--url: `{}` is no URL: {why}", cut(url))))
 }
 
-/// A URL without what may be a secret in it.
-fn cut(url: &str) -> &str {
-    url.split(['?', '#', '@']).next().unwrap_or_default()
+/// A URL without what may be a secret in it: who asks, a query, a fragment.
+pub(crate) fn cut(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    format!("{scheme}{}{path}", authority.rsplit('@').next().unwrap_or_default())
 }
 
 /// The host of a URL, with its port if it has one of its own.
@@ -78,6 +81,7 @@ mod tests {
     fn a_server_is_named_by_its_host() {
         assert_eq!(host("https://me:pw@mcp.example.com/a?b").unwrap(), "mcp.example.com");
         assert_eq!(host("http://127.0.0.1:3001/mcp").unwrap(), "127.0.0.1:3001");
+        assert_eq!(cut("https://me:pw@mcp.example.com/a@b?c#d"), "https://mcp.example.com/a@b");
         for wrong in ["mcp.example.com", "ftp://x", "http:///mcp"] {
             assert!(host(wrong).is_err(), "{wrong}");
         }

@@ -216,7 +216,7 @@ pub fn beside(mut said: Said, twin: Handle) -> Said {
 /// What is said of a job ([`started`]) whose server has something to say to the model meanwhile.
 #[must_use]
 pub fn told_at_once(mut said: Said, text: &str) -> Said {
-    let _ = write!(said.text, " Its server says: {}", clip(text));
+    let _ = write!(said.text, " Its server says: {:?}", clip(text));
     said
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use meanwhile_core::Job;
 use meanwhile_core::job::Input;
-use meanwhile_mcp::answers::ELICITATION;
+use meanwhile_mcp::answers::{ELICITATION, ROOTS, SAMPLING};
 use serde_json::{Map, Value, json};
 
 use super::show::one_line;
@@ -21,22 +21,18 @@ pub(super) fn lines(job: &Job, Input { key, question, .. }: &Input) -> Vec<Strin
     let params = &question["params"];
     let (mut lines, answer) = match question["method"].as_str() {
         Some(ELICITATION) => asked_of_user(params),
-        Some("sampling/createMessage") => (
+        Some(SAMPLING) => (
             [vec!["a model's answer to:".to_owned()], messages(params)].concat(),
-            r#"--result '{"role": "assistant", "content": {"type": "text", "text": "…"}, "model": "…"}'"#
-                .to_owned(),
+            r#"--result '"…"'"#.to_owned(),
         ),
-        Some("roots/list") => (
-            vec!["which folders it may use".to_owned()],
-            r#"--result '{"roots": [{"uri": "file:///…"}]}'"#.to_owned(),
-        ),
+        Some(ROOTS) => {
+            (vec!["which folders it may use".to_owned()], r#"--result '["file:///…"]'"#.to_owned())
+        }
         _ => (text(&question.to_string()), "--result '{…}'".to_owned()),
     };
     let which = if job.open.len() > 1 { format!(" --key {key}") } else { String::new() };
     lines.push(format!("answer with: meanwhile jobs answer {}{which} {answer}", job.handle));
-    if question["method"] == ELICITATION {
-        lines.push("or, to say no, with --decline".to_owned());
-    }
+    lines.push("or, to say no, with --decline".to_owned());
     lines[0].insert_str(0, &format!("{key}: "));
     lines
 }

@@ -200,6 +200,10 @@ impl Gateway {
         };
         match called {
             Ok(Called::Ended(attempt)) => ended(attempt),
+            Ok(Called::Started(job) | Called::Beside(job, _)) if tool.treatment.face == Face::Inline => {
+                self.has_become_a_job(&job);
+                Box::pin(self.wait_out(job.handle, open)).await
+            }
             Ok(Called::Started(job)) => {
                 self.has_become_a_job(&job);
                 Some(Box::pin(self.handle_answer(&open.caller, &job, false, catalog)).await)
@@ -263,7 +267,7 @@ impl Gateway {
     async fn wait_inline(self: &Arc<Self>, asked: &Asked, open: &OpenCall) -> Called {
         let mut budget = self.budget(&asked.tool, &open.caller).await;
         if budget.is_none() && open.caller.is_modern() && open.caller.capabilities.can_be_asked() {
-            // What is asked goes to it in a round of its call, which is a job meanwhile. For all else it waits as long.
+            // What it can be asked goes to it in a round of its call, which is a job meanwhile (`wait_out`).
             budget = Some(Duration::MAX);
         }
         let began = Instant::now();

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use meanwhile_core::engine::{Action, answer};
 use meanwhile_core::job::Input;
-use meanwhile_core::{Handle, Job, Status, StoreError};
+use meanwhile_core::{Actor, Handle, Job, Status, StoreError};
+use serde_json::json;
 
 use super::Gateway;
 use super::caller::Caller;
@@ -16,6 +18,7 @@ use super::tasks::{Wrong, invalid};
 use crate::catalog::{Catalog, Tool, join_key};
 use crate::dialect;
 use crate::message::{Answer, Fields, to_json};
+use crate::rules::Face;
 
 impl Gateway {
     /// What a job asks, as the answer of its call, if this client can answer all of it.
@@ -46,6 +49,46 @@ impl Gateway {
         is_handle || !self.upstream.is_modern()
     }
 
+    /// The answer of a call that is waited for as long as it takes, and has become a job only because it asks: what its client can be
+    /// asked, or how it ended. `None` if the client has taken it back, which cancels it.
+    pub(super) async fn wait_out(self: &Arc<Self>, handle: Handle, open: &OpenCall) -> Option<Answer> {
+        tokio::select! {
+            answer = self.round_or_end(handle, &open.caller) => {
+                Some(answer.unwrap_or_else(|Wrong(answer)| answer))
+            }
+            () = open.cancel.raised() => {
+                self.cancel_waited(handle).await;
+                None
+            }
+        }
+    }
+
+    async fn round_or_end(self: &Arc<Self>, handle: Handle, caller: &Caller) -> Result<Answer, Wrong> {
+        loop {
+            let job = self.wait_for(handle, Duration::MAX).await?.ok_or_else(unknown)?;
+            if job.status.is_terminal() {
+                let answer = self.whole_answer(&job).await?;
+                self.collect(&job);
+                return Ok(answer);
+            }
+            if let Some(round) = self.round(caller, &job).await {
+                return Ok(round);
+            }
+            // Its client cannot be asked this, and is not given a handle that others could answer it by.
+            let no = |key: &String| (key.clone(), to_json(&json!({"action": "decline"})));
+            let declined = job.open.iter().map(no).collect();
+            let scope = Some(self.settings.scope.as_str());
+            answer(&**self.engine.store(), scope, handle, declined, Actor::System).await?;
+        }
+    }
+
+    async fn cancel_waited(self: &Arc<Self>, handle: Handle) {
+        let cancelled = self.engine.control(&self.settings.scope, handle, Action::Cancel, Actor::Agent).await;
+        if let Err(error) = cancelled {
+            tracing::warn!(%handle, %error, "a call that its client has taken back is not cancelled");
+        }
+    }
+
     /// A call that comes again with answers: its job goes on with them, and is waited for as a call is. `None` if the client has
     /// taken it back.
     pub(super) async fn next_round(
@@ -59,7 +102,15 @@ impl Gateway {
             answer = self.go_on(fields, tool, catalog, open) => {
                 Some(answer.unwrap_or_else(|Wrong(answer)| answer))
             }
-            () = open.cancel.raised() => None,
+            () = open.cancel.raised() => {
+                // Of one that is always waited for the client knows no handle.
+                if tool.treatment.face == Face::Inline
+                    && let Ok(Some(job)) = self.job_of_round(fields, tool).await
+                {
+                    self.cancel_waited(job.handle).await;
+                }
+                None
+            }
         }
     }
 
@@ -74,15 +125,10 @@ impl Gateway {
         if let Some(responses) = fields.get("inputResponses") {
             self.take_responses(&job, responses).await?;
         }
-        let (handle, patience) = (job.handle, self.budget(tool, &open.caller).await);
-        let job = loop {
-            let job = self.wait_for(handle, patience.unwrap_or(Duration::MAX)).await?.ok_or_else(unknown)?;
-            // Without a budget it is waited for as long as it takes.
-            let asks = job.status == Status::InputRequired;
-            if patience.is_some() || asks || job.status.is_terminal() {
-                break job;
-            }
+        let Some(patience) = self.budget(tool, &open.caller).await else {
+            return self.round_or_end(job.handle, &open.caller).await;
         };
+        let job = self.wait_for(job.handle, patience).await?.ok_or_else(unknown)?;
         if !job.status.is_terminal() {
             return Ok(self.handle_answer(&open.caller, &job, false, catalog).await);
         }

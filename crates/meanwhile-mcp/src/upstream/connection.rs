@@ -206,7 +206,7 @@ impl Connection {
         self.waiters().open(id)?.party
     }
 
-    /// For whom requests wait.
+    /// For whom the server may still be at something.
     pub(super) fn parties_waiting(&self) -> Vec<Party> {
         self.waiters().parties()
     }

@@ -85,7 +85,8 @@ struct Followed {
 
 enum Waiter {
     Open(Open),
-    Cancelled(Handle),
+    /// The call of this job, which had been cancelled, and whose it was.
+    Cancelled(Handle, Option<Party>),
 }
 
 /// To whom an answer belongs.
@@ -189,7 +190,7 @@ impl Waiters {
     pub(super) fn sent(&self) -> Vec<u64> {
         let sent = |(id, waiter): (&u64, &Waiter)| match waiter {
             Waiter::Open(open) => open.sent_as,
-            Waiter::Cancelled(_) => *id,
+            Waiter::Cancelled(..) => *id,
         };
         self.known.iter().map(sent).collect()
     }
@@ -199,7 +200,7 @@ impl Waiters {
         let id = self.again.remove(&sent_as).unwrap_or(sent_as);
         match self.known.remove(&id) {
             Some(Waiter::Open(open)) => Whose::Open(open),
-            Some(Waiter::Cancelled(handle)) => Whose::Cancelled(handle),
+            Some(Waiter::Cancelled(handle, _)) => Whose::Cancelled(handle),
             None => Whose::Nobody,
         }
     }
@@ -240,7 +241,7 @@ impl Waiters {
             .iter()
             .filter_map(|(id, waiter)| match waiter {
                 Waiter::Open(open) => Some((*id, open.context.clone()?)),
-                Waiter::Cancelled(_) => None,
+                Waiter::Cancelled(..) => None,
             })
             .collect();
         calls.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
@@ -256,11 +257,11 @@ impl Waiters {
         open.max().map(|(_, id)| id)
     }
 
-    /// For whom requests wait.
+    /// For whom the server may still be at something.
     pub(super) fn parties(&self) -> Vec<Party> {
         let party = |waiter: &Waiter| match waiter {
             Waiter::Open(open) => open.party,
-            Waiter::Cancelled(_) => None,
+            Waiter::Cancelled(_, party) => *party,
         };
         self.known.values().filter_map(party).collect()
     }
@@ -274,7 +275,8 @@ impl Waiters {
     pub(super) fn give_up(&mut self, id: u64, handle: Handle) {
         let sent_as = self.open(id).map_or(id, |open| open.sent_as);
         if self.known.len() < CANCELLED_MAX && self.open(id).is_none_or(|open| open.round.is_none()) {
-            self.known.insert(id, Waiter::Cancelled(handle));
+            let party = self.open(id).and_then(|open| open.party);
+            self.known.insert(id, Waiter::Cancelled(handle, party));
         } else {
             self.forget(id);
             self.again.remove(&sent_as);

@@ -104,7 +104,8 @@ pub(super) fn connect(
     common: Common,
 ) -> Result<Arc<Connection>, UpstreamError> {
     let unreachable = |reason: String| UpstreamError::Unreachable { server: name.to_owned(), reason };
-    let url = Url::parse(url).map_err(|error| unreachable(format!("`{url}` is no URL: {error}")))?;
+    // It may hold a secret.
+    let url = Url::parse(url).map_err(|error| unreachable(format!("its URL is none: {error}")))?;
     let headers = header_map(headers).map_err(unreachable)?;
     let http = Arc::new(Http {
         client: client().map_err(|error| unreachable(error.to_string()))?,
