@@ -40,8 +40,8 @@ const TTL_MS: u64 = 5_000;
 /// What a client can do for a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Ask its user.
-    pub elicitation: bool,
+    /// Ask its user, by a form.
+    pub form: bool,
     /// Send its user to a page.
     pub url: bool,
     /// Ask its model.
@@ -58,9 +58,13 @@ impl Capabilities {
     pub fn read(declared: &Fields, era: Era) -> Capabilities {
         let has = |name: &str| declared.get(name).is_some();
         let extensions = declared.read::<Fields>("extensions").unwrap_or_default();
+        let modes = has("elicitation").then(|| declared.read::<Fields>("elicitation").unwrap_or_default());
         Capabilities {
-            elicitation: has("elicitation"),
-            url: declared.read::<Fields>("elicitation").is_some_and(|modes| modes.get("url").is_some()),
+            // Who names no mode has forms.
+            form: modes
+                .as_ref()
+                .is_some_and(|modes| modes.get("form").is_some() || modes.get("url").is_none()),
+            url: modes.is_some_and(|modes| modes.get("url").is_some()),
             sampling: has("sampling"),
             roots: has("roots"),
             tasks: era == Era::Modern && extensions.get(TASKS).is_some(),
@@ -70,7 +74,7 @@ impl Capabilities {
     /// Whether a server may ask it anything.
     #[must_use]
     pub fn can_be_asked(self) -> bool {
-        self.elicitation || self.sampling || self.roots
+        self.form || self.url || self.sampling || self.roots
     }
 
     /// Whether the client can answer this request of a server, which has these parameters.
@@ -78,7 +82,8 @@ impl Capabilities {
     pub fn answers(self, method: &str, params: Option<&RawValue>) -> bool {
         let mode = || Fields::parse(params?.get()).ok()?.read::<String>("mode");
         match method {
-            "elicitation/create" => self.elicitation && (self.url || mode().is_none_or(|mode| mode != "url")),
+            "elicitation/create" if mode().is_some_and(|mode| mode == "url") => self.url,
+            "elicitation/create" => self.form,
             "sampling/createMessage" => self.sampling,
             "roots/list" => self.roots,
             _ => false,
@@ -233,7 +238,8 @@ mod tests {
             assert!(can(form_only.clone(), form.clone()) && can(form_only.clone(), json!({})));
             assert!(!can(form_only, page.clone()));
         }
-        assert!(can(json!({"form": {}, "url": {}}), page));
+        assert!(can(json!({"form": {}, "url": {}}), page.clone()));
+        assert!(can(json!({"url": {}}), page) && !can(json!({"url": {}}), form));
     }
 
     #[test]
@@ -246,7 +252,7 @@ mod tests {
             CLIENT_CAPABILITIES: {"elicitation": {}, "extensions": {TASKS: {}}}}));
         let said = meta(Some(&said)).unwrap().unwrap();
         assert_eq!(said.client, "c");
-        let expected = Capabilities { elicitation: true, tasks: true, ..Capabilities::default() };
+        let expected = Capabilities { form: true, tasks: true, ..Capabilities::default() };
         assert_eq!(said.capabilities, expected);
     }
 

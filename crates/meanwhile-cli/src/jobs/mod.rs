@@ -267,7 +267,7 @@ impl Desk {
         let Some(job) = self.find(handle).await? else { return Ok(NO_SUCH_JOB) };
         let Some(answer) = read_answer(&*self.store, &self.artifacts, &job).await? else {
             eprintln!("meanwhile: {}", why_no_result(&job));
-            return Ok(if will_have_none(&job) { FAILED } else { NOT_YET });
+            return Ok(if job.status.is_terminal() { FAILED } else { NOT_YET });
         };
         let text = if self.json { format!("{}\n", answer.get()) } else { result_text(answer.get()) };
         print(&text)?;
@@ -331,6 +331,9 @@ fn why_no_result(job: &Job) -> String {
         }
         Status::Failed => format!("{} failed: {}; it has no result", job.handle, failure(job)),
         Status::Cancelled => format!("{} is cancelled{message}; it has no result", job.handle),
+        Status::Completed => {
+            format!("{} is completed, and its result, a file beside the job store, is gone", job.handle)
+        }
         Status::InputRequired => format!(
             "{0} has no result yet: it asks {1}; `meanwhile jobs show {0}` shows what, and `meanwhile jobs answer {0}` answers it",
             job.handle,

@@ -89,7 +89,7 @@ impl Gateway {
         if caller.capabilities.roots {
             capabilities["roots"] = json!({});
         }
-        if caller.capabilities.elicitation {
+        if caller.capabilities.form {
             capabilities["elicitation"] = json!({});
         }
         let client = json!({"name": if caller.name.is_empty() { "meanwhile" } else { &caller.name },

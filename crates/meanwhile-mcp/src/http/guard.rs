@@ -56,11 +56,12 @@ impl Guard {
     }
 
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let host = uri.authority().map(Authority::as_str).or_else(|| text(headers.get(HOST)));
-        // Whoever stands between us and the client may have looked at another one than we do.
-        let is_one = headers.get_all(HOST).iter().nth(1).is_none();
-        if !is_one || !host.is_some_and(|host| self.allows_host(host)) {
-            return Err(forbidden("Host", host.unwrap_or_default(), "--allow-host"));
+        // Whoever stands between us and the client may have looked at another one than we do: all that are named must be allowed.
+        let named = headers.get_all(HOST).iter().map(|host| text(Some(host)).unwrap_or_default());
+        let named: Vec<&str> = uri.authority().map(Authority::as_str).into_iter().chain(named).collect();
+        let foreign = named.iter().find(|host| !self.allows_host(host));
+        if named.is_empty() || foreign.is_some() || headers.get_all(HOST).iter().nth(1).is_some() {
+            return Err(forbidden("Host", foreign.copied().unwrap_or_default(), "--allow-host"));
         }
         // More than one is no browser's doing.
         let mut origins = headers.get_all(ORIGIN).iter();
@@ -189,6 +190,11 @@ mod tests {
             twice.append(HOST, host.parse().unwrap());
         }
         assert!(guard.check(&Uri::from_static("/mcp"), &twice).is_err(), "a host is named once");
+        let absolute = Uri::from_static("http://localhost/mcp");
+        for (host, is_allowed) in [("localhost", true), ("evil.example", false)] {
+            let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
+            assert_eq!(guard.check(&absolute, &headers).is_ok(), is_allowed, "{host}");
+        }
         assert!(
             Guard::default().check(&Uri::from_static("/mcp"), &HeaderMap::new()).is_err(),
             "a request names its host"

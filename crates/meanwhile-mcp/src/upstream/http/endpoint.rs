@@ -52,14 +52,13 @@ impl Http {
         let may_be = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED]
             .contains(&status);
         let is_introduction = matches!(message, Message::Request { method, .. } if method == "initialize");
-        if !may_be || !is_introduction || self.is_old.swap(true, Ordering::Relaxed) {
+        if !may_be || !is_introduction || self.is_old() || self.may_be_old.swap(true, Ordering::Relaxed) {
             return false;
         }
         let begun = tokio::time::timeout(SHOWN, self.begin_stream(connection)).await;
-        let Ok(begun @ Ok(_)) = begun else {
-            self.is_old.store(false, Ordering::Relaxed);
-            return false;
-        };
+        self.may_be_old.store(false, Ordering::Relaxed);
+        let Ok(begun @ Ok(_)) = begun else { return false };
+        self.is_old.store(true, Ordering::Relaxed);
         let (http, connection) = (self.clone(), connection.clone());
         tokio::spawn(async move { http.read_stream(&connection, begun).await });
         true
@@ -95,7 +94,8 @@ impl Http {
 
     /// Takes an event that is no message.
     pub(super) fn other_event(&self, connection: &Connection, name: &str, data: &str) {
-        if !self.is_old() || name != "endpoint" {
+        let is_asked_for = self.is_old() || self.may_be_old.load(Ordering::Relaxed);
+        if !is_asked_for || name != "endpoint" {
             return;
         }
         match self.url.join(data.trim()) {

@@ -72,6 +72,8 @@ pub(super) struct Http {
     renewing: tokio::sync::Mutex<()>,
     /// Whether the server has the old transport, and where its messages go: it says so itself.
     is_old: AtomicBool,
+    /// It is being tried whether it has.
+    may_be_old: AtomicBool,
     endpoint: watch::Sender<Option<Url>>,
 }
 
@@ -118,6 +120,7 @@ pub(super) fn connect(
         session: Mutex::default(),
         renewing: tokio::sync::Mutex::default(),
         is_old: AtomicBool::new(is_old),
+        may_be_old: AtomicBool::new(false),
         endpoint: watch::Sender::default(),
     });
     let connection = Connection::new(name, Wire::Http(http.clone()), common);
