@@ -66,7 +66,8 @@ pub(crate) fn answer(script: &Script<'_>, asked: &Asked, answer: &Answer) {
 
 /// The status, where it follows from one thing alone.
 fn expected(script: &Script<'_>, asked: &Asked) -> Option<StatusCode> {
-    if asked.uri.authority().is_none() && !asked.headers.contains_key(HOST) {
+    let is_named = asked.uri.authority().is_some() || asked.headers.contains_key(HOST);
+    if !is_named || asked.headers.get_all(HOST).iter().count() > 1 {
         return Some(StatusCode::FORBIDDEN);
     }
     let names_other = asked.uri.authority().is_some()
