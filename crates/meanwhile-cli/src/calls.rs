@@ -64,14 +64,12 @@ pub(crate) struct Calls {
 impl Calls {
     /// Faces and limits.
     pub(crate) fn rules(&self) -> Rules {
-        let usual = Treatment::default();
         let default = Treatment {
             face: self.mode,
-            inline_budget: self.inline_budget.unwrap_or(usual.inline_budget),
-            is_most: self.inline_budget.is_some(),
+            inline_budget: self.inline_budget,
             timeout: self.timeout,
             ttl: self.ttl,
-            ..usual
+            ..Treatment::default()
         };
         Rules { default, rules: self.tools.clone() }
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use meanwhile_core::{Durations, Handle, Job, Progress, Status, Timestamp};
 
+/// How long a call is waited for, unless its user has said so, or its tool's history.
+pub const INLINE_BUDGET: Duration = Duration::from_secs(2);
 /// Fewer calls than this decide nothing about a budget.
 const CALLS_MIN: u64 = 5;
 /// A call that ends in time less often than this is not waited for.
@@ -28,17 +30,21 @@ const COUNTED_MAX: usize = 256;
 pub const SILENCE: Duration = Duration::from_secs(10 * 60);
 
 /// How long a call is waited for before it becomes a job: not at all where its tool's history says that it would be in
-/// vain, longer than configured, if the client survives it, where the call will most likely end by then, else as configured.
+/// vain, else as long as its user has set, or else longer than usual, if the client survives it, where the call will most likely
+/// end by then.
 #[must_use]
-pub fn inline_budget(history: &Durations, configured: Duration, survives: Duration) -> Duration {
+pub fn inline_budget(history: &Durations, set: Option<Duration>, survives: Duration) -> Duration {
+    let budget = set.unwrap_or(INLINE_BUDGET);
     if history.count() < CALLS_MIN {
-        return configured;
+        return budget;
     }
     let most = survives.mul_f64(SHARE);
     match (history.chance_within(survives), history.quantile(0.9)) {
         (Some(chance), _) if chance < HOPELESS => Duration::ZERO,
-        (_, Some(nearly_all)) if nearly_all <= most => most.min(configured.max(TIMES_USUAL * nearly_all)),
-        _ => configured,
+        (_, Some(nearly_all)) if set.is_none() && nearly_all <= most => {
+            most.min(budget.max(TIMES_USUAL * nearly_all))
+        }
+        _ => budget,
     }
 }
 
@@ -155,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_budget_learns_both_ways_and_only_from_enough_calls() {
-        let budget = |seconds: &[u64]| inline_budget(&calls(seconds), 2 * SECOND, 25 * SECOND);
+        let budget = |seconds: &[u64]| inline_budget(&calls(seconds), None, 25 * SECOND);
         assert_eq!(budget(&[]), 2 * SECOND);
         assert_eq!(budget(&[100, 100, 100, 100]), 2 * SECOND, "too few to say");
         assert_eq!(budget(&[100, 200, 300, 100, 90]), Duration::ZERO, "waiting is in vain");
@@ -164,6 +170,9 @@ mod tests {
         assert_eq!(budget(&[15, 16, 17, 18, 16]), (25 * SECOND).mul_f64(0.9), "or its client is gone");
         assert_eq!(budget(&[0, 0, 0, 0, 0]), 2 * SECOND);
         assert_eq!(budget(&[1, 1, 60, 60, 60]), 2 * SECOND, "who knows");
+        let set = |seconds: &[u64]| inline_budget(&calls(seconds), Some(SECOND), 25 * SECOND);
+        assert_eq!(set(&[5, 6, 7, 8, 6]), SECOND, "it is the user's word");
+        assert_eq!(set(&[100, 200, 300, 100, 90]), Duration::ZERO);
     }
 
     #[test]

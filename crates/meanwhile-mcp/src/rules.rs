@@ -37,11 +37,9 @@ impl FromStr for Face {
 pub struct Treatment {
     /// How they look.
     pub face: Face,
-    /// How long a caller waits before a call becomes a job.
-    pub inline_budget: Duration,
-    /// Whether its user has set that budget, which is then never exceeded. Else a call is waited for longer where its tool's history
-    /// says that it will end in time.
-    pub is_most: bool,
+    /// How long a caller waits at most before a call becomes a job; `None` is [`INLINE_BUDGET`](crate::economy::INLINE_BUDGET), and
+    /// longer where the tool's history says that the call will end in time.
+    pub inline_budget: Option<Duration>,
     /// How long a call may take.
     pub timeout: Option<Duration>,
     /// How long a result is kept after the end.
@@ -56,8 +54,7 @@ impl Default for Treatment {
     fn default() -> Self {
         Treatment {
             face: Face::Auto,
-            inline_budget: Duration::from_secs(2),
-            is_most: false,
+            inline_budget: None,
             timeout: None,
             ttl: Duration::from_secs(24 * 3600),
             rerun: None,
@@ -162,7 +159,7 @@ impl Rules {
                 match *change {
                     Change::Face(face) => treatment.face = face,
                     Change::InlineBudget(budget) => {
-                        (treatment.inline_budget, treatment.is_most) = (budget, true);
+                        treatment.inline_budget = Some(budget);
                     }
                     Change::Timeout(timeout) => treatment.timeout = Some(timeout),
                     Change::Ttl(ttl) => treatment.ttl = ttl,
@@ -197,10 +194,10 @@ mod tests {
         let fast = rules.treatment("render_fast");
         assert_eq!(
             (fast.face, fast.inline_budget, fast.rerun),
-            (Face::Auto, Duration::from_millis(500), Some(true))
+            (Face::Auto, Some(Duration::from_millis(500)), Some(true))
         );
         assert_eq!(fast.ttl, Duration::from_secs(600));
-        assert_eq!((fast.is_most, fast.joins, render.is_most, render.joins), (true, false, false, true));
+        assert_eq!((fast.joins, render.inline_budget, render.joins), (false, None, true));
     }
 
     #[test]

@@ -254,10 +254,9 @@ impl Gateway {
             return None;
         }
         let patience = self.patience(caller);
-        let configured = tool.treatment.inline_budget;
-        let judge = |history: &Durations| inline_budget(history, configured, patience.survives());
-        let learned = self.history(&tool.name, judge).await;
-        let budget = if tool.treatment.is_most { learned.min(configured) } else { learned };
+        let set = tool.treatment.inline_budget;
+        let judge = |history: &Durations| inline_budget(history, set, patience.survives());
+        let budget = self.history(&tool.name, judge).await;
         // What the client has shown goes before whatever is configured.
         let budget = patience.learned().map_or(budget, |learned| budget.min(learned));
         // A task costs its client no turn of a model, so it need not be waited for so long.
