@@ -2,7 +2,6 @@
 //! See <https://modelcontextprotocol.io/specification/2024-11-05/basic/transports#http-with-sse>.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::{Response, StatusCode, Url};
@@ -15,21 +14,32 @@ use crate::upstream::connection::Connection;
 /// How long a server that may have this transport is given to show it.
 const SHOWN: Duration = Duration::from_secs(10);
 
+/// Which transport a server has.
+#[derive(Clone)]
+pub(super) enum Transport {
+    Streamable,
+    /// It did not let itself be introduced by that one, and is being tried for this one.
+    Tried,
+    /// This one. Where messages go the server says itself.
+    Old(Option<Url>),
+}
+
 impl Http {
     /// Whether the server has this transport.
     pub(super) fn is_old(&self) -> bool {
-        self.is_old.load(Ordering::Relaxed)
+        matches!(*self.transport.borrow(), Transport::Old(_))
     }
 
     /// Where messages go.
     pub(super) async fn target(&self) -> Result<Url, Failure> {
-        if !self.is_old() {
-            return Ok(self.url.clone());
+        let mut transport = self.transport.subscribe();
+        let is_known = |transport: &Transport| !matches!(transport, Transport::Old(None));
+        let known = tokio::time::timeout(CONNECT, transport.wait_for(is_known)).await;
+        match known.ok().and_then(Result::ok).as_deref() {
+            Some(Transport::Old(Some(url))) => Ok(url.clone()),
+            Some(_) => Ok(self.url.clone()),
+            None => Err(Failure::Refused("has not said where messages go".to_owned())),
         }
-        let mut endpoint = self.endpoint.subscribe();
-        let known = tokio::time::timeout(CONNECT, endpoint.wait_for(Option::is_some)).await;
-        let known = known.ok().and_then(Result::ok).and_then(|url| url.clone());
-        known.ok_or_else(|| Failure::Refused("has not said where messages go".to_owned()))
     }
 
     /// Reads the one stream until it ends, or the connection is to end.
@@ -52,13 +62,14 @@ impl Http {
         let may_be = [StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED]
             .contains(&status);
         let is_introduction = matches!(message, Message::Request { method, .. } if method == "initialize");
-        if !may_be || !is_introduction || self.is_old() || self.may_be_old.swap(true, Ordering::Relaxed) {
+        if !may_be || !is_introduction || !self.becomes(Transport::Tried) {
             return false;
         }
         let begun = tokio::time::timeout(SHOWN, self.begin_stream(connection)).await;
-        self.may_be_old.store(false, Ordering::Relaxed);
-        let Ok(begun @ Ok(_)) = begun else { return false };
-        self.is_old.store(true, Ordering::Relaxed);
+        let Ok(begun @ Ok(_)) = begun else {
+            self.becomes(Transport::Streamable);
+            return false;
+        };
         let (http, connection) = (self.clone(), connection.clone());
         tokio::spawn(async move { http.read_stream(&connection, begun).await });
         true
@@ -67,7 +78,7 @@ impl Http {
     /// Opens the one stream, and reads it until it has said where messages go.
     async fn begin_stream(&self, connection: &Arc<Connection>) -> Result<(Response, Decoder), Failure> {
         let (mut response, mut decoder) = (self.open().await?, Decoder::new(self.max_message));
-        while self.endpoint.borrow().is_none() {
+        while !matches!(*self.transport.borrow(), Transport::Old(Some(_))) {
             let Some(bytes) = response.chunk().await.map_err(|error| failure(&error))? else {
                 return Err(Failure::Lost("ended its stream".to_owned()));
             };
@@ -94,12 +105,11 @@ impl Http {
 
     /// Takes an event that is no message.
     pub(super) fn other_event(&self, connection: &Connection, name: &str, data: &str) {
-        let is_asked_for = self.is_old() || self.may_be_old.load(Ordering::Relaxed);
-        if !is_asked_for || name != "endpoint" {
+        if name != "endpoint" || matches!(*self.transport.borrow(), Transport::Streamable) {
             return;
         }
         match self.url.join(data.trim()) {
-            Ok(url) if url.origin() == self.url.origin() => drop(self.endpoint.send_replace(Some(url))),
+            Ok(url) if url.origin() == self.url.origin() => drop(self.becomes(Transport::Old(Some(url)))),
             _ => {
                 let server = connection.server();
                 tracing::error!(
@@ -108,5 +118,18 @@ impl Http {
                 );
             }
         }
+    }
+
+    /// Takes note of the transport, and returns whether that is another one. What has shown to be the old one stays so.
+    fn becomes(&self, transport: Transport) -> bool {
+        self.transport.send_if_modified(|now| {
+            use Transport::{Old, Streamable, Tried};
+            let is_new =
+                matches!((&*now, &transport), (Streamable, Tried) | (Tried, Streamable) | (_, Old(_)));
+            if is_new {
+                *now = transport;
+            }
+            is_new
+        })
     }
 }

@@ -5,6 +5,7 @@
 //! the cancellation of its request.
 
 mod auth;
+mod client;
 mod endpoint;
 mod headers;
 mod session;
@@ -12,12 +13,10 @@ pub mod sse;
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -25,6 +24,8 @@ use tokio::task::AbortHandle;
 pub use self::auth::Login;
 
 use self::auth::Auth;
+use self::client::{client, header_map};
+use self::endpoint::Transport;
 use self::headers::ToolHeaders;
 use self::session::Session;
 use self::sse::{Decoder, Event};
@@ -36,16 +37,12 @@ use crate::revision::{Era, Revision};
 
 /// How long the connection to a server may take to be made.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How often it is looked whether a silent connection is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a server may take to accept what wants no answer.
 const ACCEPT_PATIENCE: Duration = Duration::from_secs(30);
 /// How much of a refusal is read, in bytes.
 const REFUSAL_MAX: usize = 64 * 1024;
 /// How much of it is told, in characters.
 const REFUSAL_SHOWN: usize = 300;
-/// How often a request may be redirected.
-const REDIRECTS_MAX: usize = 5;
 /// Asked of a server to find out of which era it is.
 pub(super) const DISCOVER: &str = "server/discover";
 
@@ -70,11 +67,15 @@ pub(super) struct Http {
     running: Mutex<HashMap<u64, AbortHandle>>,
     session: Mutex<Session>,
     renewing: tokio::sync::Mutex<()>,
-    /// Whether the server has the old transport, and where its messages go: it says so itself.
-    is_old: AtomicBool,
-    /// It is being tried whether it has.
-    may_be_old: AtomicBool,
-    endpoint: watch::Sender<Option<Url>>,
+    transport: watch::Sender<Transport>,
+}
+
+/// What there is of a request's response.
+enum Taken {
+    /// All: if its answer was not in it, there is none.
+    Whole,
+    /// That the server has taken it. The answer comes in the one stream there is.
+    ToBeAnsweredElsewhere,
 }
 
 /// Why there is no answer.
@@ -119,9 +120,7 @@ pub(super) fn connect(
         running: Mutex::default(),
         session: Mutex::default(),
         renewing: tokio::sync::Mutex::default(),
-        is_old: AtomicBool::new(is_old),
-        may_be_old: AtomicBool::new(false),
-        endpoint: watch::Sender::default(),
+        transport: watch::Sender::new(if is_old { Transport::Old(None) } else { Transport::Streamable }),
     });
     let connection = Connection::new(name, Wire::Http(http.clone()), common);
     let held = connection.clone();
@@ -134,43 +133,6 @@ pub(super) fn connect(
         http.leave(&held).await;
     });
     Ok(connection)
-}
-
-fn client() -> reqwest::Result<Client> {
-    // Another one may be there already, and is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
-        .user_agent(concat!("meanwhile/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .tcp_keepalive(KEEP_ALIVE)
-        .redirect(Policy::custom(redirected))
-        .build()
-}
-
-/// A redirection is followed only where it changes neither the method nor the origin: what we send is for that server alone.
-fn redirected(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let keeps_method =
-        matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-    let is_same = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
-    if keeps_method && is_same && attempt.previous().len() <= REDIRECTS_MAX {
-        attempt.follow()
-    } else {
-        attempt.stop()
-    }
-}
-
-fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, String> {
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        let name = HeaderName::from_bytes(name.as_bytes());
-        let name = name.map_err(|_| "a header has a name that no header may have".to_owned())?;
-        let value = HeaderValue::from_str(value);
-        let mut value =
-            value.map_err(|_| format!("the header `{name}` has a value that no header may have"))?;
-        value.set_sensitive(true);
-        map.append(name, value);
-    }
-    Ok(map)
 }
 
 impl Http {
@@ -199,11 +161,10 @@ impl Http {
             let ended = http.exchange(&connection, &message, sent_as).await;
             http.running().remove(&sent_as);
             match ended {
-                // The answer comes in the one stream there is.
-                Ok(()) if http.is_old() => {}
+                Ok(Taken::ToBeAnsweredElsewhere) => {}
                 // It is there, and does not know the question.
-                Ok(()) if asks_era => connection.refuse(sent_as, "did not answer who it is"),
-                Ok(()) => connection.lose(sent_as, "ended the stream of the request"),
+                Ok(Taken::Whole) if asks_era => connection.refuse(sent_as, "did not answer who it is"),
+                Ok(Taken::Whole) => connection.lose(sent_as, "ended the stream of the request"),
                 Err(Failure::Lost(why)) => connection.lose(sent_as, &why),
                 // Asked before anything is known of the server, this is no answer.
                 Err(failure) if asks_era => connection.lose(sent_as, failure.why()),
@@ -245,7 +206,8 @@ impl Http {
         connection: &Arc<Connection>,
         message: &Message,
         sent_as: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<Taken, Failure> {
+        let mut is_old = self.is_old();
         let mut session = self.session().clone();
         let mut response = self.post(connection, message, &session).await?;
         if self.has_ended(connection, &session, response.status()).await {
@@ -254,13 +216,15 @@ impl Http {
             response = self.post(connection, message, &session).await?;
         }
         if self.turns_out_old(connection, message, response.status()).await {
+            is_old = true;
             response = self.post(connection, message, &session).await?;
         }
         if !response.status().is_success() {
-            return self.refused(connection, message, response, sent_as).await;
+            self.refused(connection, message, response, sent_as).await?;
+            return Ok(Taken::Whole);
         }
-        if self.is_old() {
-            return Ok(());
+        if is_old {
+            return Ok(Taken::ToBeAnsweredElsewhere);
         }
         if matches!(message, Message::Request { method, .. } if method == "initialize") {
             self.session().name(response.headers());
@@ -268,14 +232,14 @@ impl Http {
         if !is_kind(&response, EVENTS) {
             let body = self.body(connection, response, sent_as).await?;
             self.text(connection, Some(sent_as), &body).await;
-            return Ok(());
+            return Ok(Taken::Whole);
         }
         let mut decoder = Decoder::new(self.max_message);
         let broken = self.events(connection, &mut decoder, response, Some(sent_as)).await.err();
         if connection.waits_for(sent_as) && connection.era() == Era::Legacy {
             self.resume(connection, decoder, sent_as).await?;
         }
-        broken.map_or(Ok(()), Err)
+        broken.map_or(Ok(Taken::Whole), Err)
     }
 
     async fn post(
