@@ -157,10 +157,11 @@ impl Catalog {
     }
 }
 
-fn is_ours(tool: &Json) -> bool {
+/// Whether a tool that is listed is one of ours.
+pub(crate) fn is_ours(tool: &Json) -> bool {
     let fields = Fields::parse(tool.get()).unwrap_or_default();
-    let (name, description) = (fields.read::<String>("name"), fields.read::<String>("description"));
-    name.zip(description).is_some_and(|(name, description)| words::is_ours(&name, &description))
+    let (name, schema) = (fields.read::<String>("name"), fields.read::<Value>("inputSchema"));
+    name.zip(schema).is_some_and(|(name, schema)| words::is_ours(&name, &schema))
 }
 
 /// Whether the calls of a tool may, or must, be tasks of revision 2025-11-25.

@@ -76,13 +76,14 @@ pub fn split_instructions(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether a tool of a server is one of ours, for the server is a gateway such as this one.
+/// Whether a tool is one of ours, under whatever name: what its arguments are tells it from one that only has such a name.
 #[must_use]
-pub fn is_ours(name: &str, description: &str) -> bool {
+pub fn is_ours(name: &str, input_schema: &Value) -> bool {
     static OURS: LazyLock<[Value; 5]> = LazyLock::new(|| tools(str::to_owned));
-    OURS.iter().any(|tool| {
-        tool["description"] == description && name.ends_with(tool["name"].as_str().unwrap_or("?"))
-    })
+    let is_it = |tool: &Value| {
+        tool["name"].as_str().is_some_and(|ours| name.ends_with(ours)) && tool["inputSchema"] == *input_schema
+    };
+    OURS.iter().any(is_it)
 }
 
 /// Our tools, as `tools/list` shows them under the names given by `name`.
@@ -464,6 +465,18 @@ mod tests {
         assert!(instructions(1).ends_with("\n1 finished job waits for you: list_jobs."));
         assert!(instructions(7).ends_with("\n7 finished jobs wait for you: list_jobs."));
         assert!(instructions(LIST_MAX).ends_with("\n100 or more finished jobs wait for you: list_jobs."));
+    }
+
+    #[test]
+    fn our_tools_are_told_from_others_of_the_same_name() {
+        for tool in tools(|name| format!("meanwhile_{name}")) {
+            let name = tool["name"].as_str().unwrap();
+            assert!(is_ours(name, &tool["inputSchema"]), "{name}");
+            assert!(
+                !is_ours(name, &json!({"type": "object"})) && !is_ours("x", &tool["inputSchema"]),
+                "{name}"
+            );
+        }
     }
 
     #[test]

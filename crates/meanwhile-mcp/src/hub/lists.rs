@@ -4,8 +4,10 @@ use meanwhile_core::Json;
 
 use super::member::{Member, kind};
 use super::{HubConversation, Request, lock, names};
+use crate::catalog::is_ours;
 use crate::gateway::ReplyTo;
 use crate::message::{Answer, Fields, INVALID_PARAMS, error, to_json};
+use crate::words;
 
 /// Of so many resources it is remembered who has them.
 const URIS_MAX: usize = 100_000;
@@ -20,14 +22,12 @@ impl HubConversation {
             return reply.send(request.id, Answer::Error(refused)).await;
         }
         let mut all: Vec<Json> = Vec::new();
-        let mut ours: Vec<Json> = Vec::new();
+        let mut has_ours = false;
         for (member, items) in self.hear_all(&request.method, &request.params).await.iter().enumerate() {
-            let (items, own) = if field == "tools" { apart(items) } else { (&items[..], &[][..]) };
-            if ours.is_empty() {
-                ours = own.iter().map(under_its_base).collect();
-            }
-            for item in items {
-                if key == "name" {
+            for item in items.iter() {
+                if field == "tools" && is_ours(item) {
+                    has_ours = true;
+                } else if key == "name" {
                     all.extend(self.renamed(member, item));
                 } else {
                     self.remember(member, key, item);
@@ -35,7 +35,10 @@ impl HubConversation {
                 }
             }
         }
-        all.extend(ours);
+        if has_ours {
+            // Once for all servers, and under their own names: nobody is in their way here.
+            all.extend(words::tools(str::to_owned).iter().map(to_json));
+        }
         let mut result = Fields::default();
         result.set(field, to_json(&all));
         reply.send(request.id, Answer::Result(result.to_json())).await;
@@ -125,19 +128,4 @@ impl HubConversation {
 
 fn name_of(item: &Json) -> Option<String> {
     Fields::parse(item.get()).ok()?.read("name")
-}
-
-/// A server's tools, and ours behind them.
-fn apart(items: &[Json]) -> (&[Json], &[Json]) {
-    let called: Vec<String> = items.iter().map(|item| name_of(item).unwrap_or_default()).collect();
-    items.split_at(items.len() - names::count_ours(&called))
-}
-
-/// One of ours under its own name: nobody is in its way here.
-fn under_its_base(item: &Json) -> Json {
-    let Ok(mut fields) = Fields::parse(item.get()) else { return item.clone() };
-    if let Some(base) = name_of(item).as_deref().and_then(names::base) {
-        fields.set("name", to_json(base));
-    }
-    fields.to_json()
 }

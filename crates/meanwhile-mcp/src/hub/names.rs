@@ -35,30 +35,9 @@ pub(super) fn is_cut(shown: &str) -> bool {
     shown.len() >= NAME_MAX - 3
 }
 
-/// Which of our tools a name is, whether or not it had to give way to a server's.
-pub(super) fn base(name: &str) -> Option<&'static str> {
-    let mut name = name;
-    while let Some(rest) = name.strip_prefix("meanwhile_") {
-        name = rest;
-    }
-    OURS.into_iter().find(|ours| *ours == name)
-}
-
 /// Whether it is one of our tools, under the name that it has here.
 pub(super) fn is_ours(name: &str) -> bool {
     OURS.contains(&name)
-}
-
-/// How many of the last names of a server's list are ours: each of ours is there once, behind all others.
-pub(super) fn count_ours(names: &[String]) -> usize {
-    let mut seen: Vec<&str> = Vec::new();
-    for name in names.iter().rev() {
-        match base(name) {
-            Some(base) if !seen.contains(&base) => seen.push(base),
-            _ => break,
-        }
-    }
-    seen.len()
 }
 
 /// All that one of them can do can be done.
@@ -91,18 +70,6 @@ mod tests {
         let (one, other) = (shown("files", &long), shown("files", &format!("{long}y")));
         assert!(one.len() <= NAME_MAX && one != other && is_cut(&one) && !is_cut("files__read_file"));
         assert_eq!(split(&shown("s", &"é".repeat(60))).unwrap().0, "s");
-    }
-
-    #[test]
-    fn our_tools_are_told_from_a_servers_of_the_same_name() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let ours = ["list_jobs", "control_job", "read_result", "answer_job"];
-        assert_eq!(count_ours(&names(&[&["x", "poll_result"], &ours[..]].concat())), 5);
-        assert_eq!(
-            count_ours(&names(&[&["x", "poll_result", "meanwhile_poll_result"], &ours[..]].concat())),
-            5
-        );
-        assert_eq!(count_ours(&names(&["x"])), 0);
     }
 
     #[test]
